@@ -1,0 +1,284 @@
+"""What a space file says, read into choices: per stage, which options there are and when they mean something.
+
+A scalar is fixed, a list is a choice; a value per axis inside a list is a list itself (`kernel: [3, [1, 3, 3]]`).
+All problems of a file are found in one go (`SpaceError.problems`: place in the file, rule).
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from itertools import product
+
+from searchspace.blocks import BLOCKS, FACTORIZATIONS, Block
+from searchspace.leaves import ACTIVATIONS
+
+Value = int | float | str | bool | tuple[int, ...]
+Place = tuple[str | int, ...]
+
+
+class SpaceError(ValueError):
+    """A space that cannot be: `problems` holds (place in the file, rule with what was got) for each fault."""
+
+    def __init__(self, problems: list[tuple[Place, str]]) -> None:
+        self.problems = problems
+        super().__init__("; ".join(f"{'.'.join(map(str, place)) or 'space'}: {rule}" for place, rule in problems))
+
+
+def _is_whole(least: int) -> Callable[[object], bool]:
+    def check(v: object) -> bool:
+        return type(v) is int and v >= least
+
+    return check
+
+
+def _is_axes(rule: Callable[[object], bool]) -> Callable[[object], bool]:
+    return lambda v: rule(v) or (isinstance(v, tuple) and len(v) in (2, 3) and all(rule(x) for x in v))
+
+
+def _is_share(v: object) -> bool:
+    return type(v) in (int, float) and 0 <= v <= 1  # type: ignore[operator]
+
+
+def _is_positive(v: object) -> bool:
+    return type(v) in (int, float) and v > 0  # type: ignore[operator]
+
+
+def _is_odd(v: object) -> bool:
+    return type(v) is int and v >= 1 and v % 2 == 1
+
+
+Rule = tuple[Callable[[object], bool], str]
+
+RULES: dict[str, Rule] = {
+    "depth": (_is_whole(0), "a whole number >= 0"),
+    "width": (_is_whole(1), "a whole number >= 1"),
+    "stride": (_is_axes(_is_whole(1)), "a whole number >= 1, or one per axis"),
+    "kernel": (_is_axes(_is_odd), "an odd number >= 1, or one per axis"),
+    "groups": (_is_whole(1), "a whole number >= 1"),
+    "alpha": (_is_share, "a number in [0, 1]"),
+    "factorization": (lambda v: v in FACTORIZATIONS, f"one of {', '.join(FACTORIZATIONS)}"),
+    "shuffle": (lambda v: type(v) is bool, "true or false"),
+    "dilation": (_is_whole(1), "a whole number >= 1"),
+    "expansion": (_is_positive, "a number > 0"),
+    "squeeze": (lambda v: _is_positive(v) and _is_share(v), "a number in (0, 1]"),
+    "squeeze_excite": (_is_share, "a number in [0, 1]"),
+    "activation": (lambda v: v in ACTIVATIONS, f"one of {', '.join(ACTIVATIONS)}"),
+    "pool": (lambda v: type(v) is bool, "true or false"),
+    "dropout": (_is_share, "a number in [0, 1]"),
+}
+STEM: dict[str, tuple[Value, ...]] = {
+    "width": (16,),
+    "kernel": (3,),
+    "stride": (1,),
+    "activation": ("relu",),
+    "pool": (False,),
+}
+HEAD: dict[str, tuple[Value, ...]] = {"width": (0,), "activation": ("relu",), "dropout": (0.0,)}
+OVERALL: dict[str, tuple[Value, ...]] = {"width": (1.0,), "resolution": (1.0,), "width_multiple": (1,)}
+COUPLED = ("kernel", "groups", "shuffle", "factorization", "dilation")
+
+
+def effect(name: str, value: Value, options: Mapping[str, Value]) -> Value | None:
+    """What `value` of option `name` does beside the stage's other options; None where it does nothing.
+
+    Two settings with equal effects of every option are one network, whatever the block.
+    """
+    kernel = options.get("kernel", 3)
+    widest = max(kernel) if isinstance(kernel, tuple) else kernel
+    if name == "shuffle" and options.get("groups", 1) == 1:
+        return None
+    if name == "dilation" and widest == 1:
+        return None
+    if name == "factorization":
+        flat = isinstance(kernel, tuple) and min(kernel[-2:]) == 1
+        if value == "stacked" and int(widest) <= 3:
+            return "none"
+        if value == "asymmetric" and (widest == 1 or flat):
+            return "none"
+    return value
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """A stage's choices: `options` by name, `accepted` the options each block takes, `blocks` the functions."""
+
+    name: str
+    options: dict[str, tuple[Value, ...]]
+    blocks: dict[str, Block]
+    accepted: dict[str, frozenset[str]]
+
+    def active(self, name: str, setting: Mapping[str, Value]) -> bool:
+        """Whether option `name` reaches a block at all in this setting."""
+        if name == "depth":
+            return True
+        if setting["depth"] == 0:
+            return False
+        return name in ("block", "width") or name in self.accepted[str(setting["block"])]
+
+    def canonical(self, setting: Mapping[str, Value]) -> dict[str, Value]:
+        """The first setting, in the file's order, that does the same as `setting`."""
+        result = dict(setting)
+        for name, values in self.options.items():
+            if len(values) == 1:
+                continue
+            if not self.active(name, setting):
+                result[name] = values[0]
+            elif name in ("shuffle", "dilation", "factorization"):
+                done = effect(name, setting[name], setting)
+                result[name] = next(v for v in values if done is None or effect(name, v, setting) == done)
+        return result
+
+    def families(self) -> list[tuple[int, list[dict[str, Value]], dict[str, tuple[Value, ...]]]]:
+        """The canonical settings as (count, coupled settings, free options): each is one of either, all are equal.
+
+        A family is a block at a depth; its count is the number of its settings.
+        """
+        first = {name: values[0] for name, values in self.options.items()}
+        result: list[tuple[int, list[dict[str, Value]], dict[str, tuple[Value, ...]]]] = []
+        for depth, block in product(self.options["depth"], self.options["block"]):
+            start = {**first, "depth": depth, "block": block}
+            names = [n for n in COUPLED if n in self.options and self.active(n, start)]
+            coupled: list[dict[str, Value]] = []
+            for values in product(*(self.options[n] for n in names)):
+                setting = {**start, **dict(zip(names, values, strict=True))}
+                if self.canonical(setting) == setting:
+                    coupled.append(setting)
+            free = {
+                n: v
+                for n, v in self.options.items()
+                if n not in (*COUPLED, "depth", "block") and self.active(n, start) and len(v) > 1
+            }
+            count = len(coupled)
+            for values in free.values():
+                count *= len(values)
+            if count:
+                result.append((count, coupled, free))
+        return result
+
+
+class _Reader:
+    """Reads one file's mapping and gathers its problems."""
+
+    def __init__(self) -> None:
+        self.problems: list[tuple[Place, str]] = []
+
+    def fault(self, place: Place, rule: str) -> None:
+        self.problems.append((place, rule))
+
+    def mapping(self, value: object, place: Place, known: Iterable[str]) -> dict[str, object]:
+        if value is None:
+            return {}
+        if not isinstance(value, Mapping):
+            self.fault(place, f"must be a mapping of options (got {value!r})")
+            return {}
+        known = list(known)
+        for name in value:
+            if name not in known:
+                self.fault((*place, str(name)), f"must be one of {', '.join(known)} (got {name!r}{meant(name, known)})")
+        return {str(k): v for k, v in value.items() if k in known}
+
+    def values(self, value: object, place: Place, rule: Rule) -> tuple[Value, ...]:
+        """The choice in `value`: its items, or itself."""
+        check, words = rule
+        items = value if isinstance(value, list | tuple) else [value]
+        if not items:
+            self.fault(place, "must offer at least one value (got an empty list)")
+        result: list[Value] = []
+        for item in items:
+            if isinstance(item, list):  # equal values per axis are the scalar, as in the language
+                item = item[0] if item and all(v == item[0] for v in item) else tuple(item)
+            if not check(item):
+                self.fault(place, f"must be {words} (got {item!r}{meant(item, words.split())})")
+            elif any(item == r and type(item) is type(r) for r in result):
+                self.fault(place, f"must offer different values (got {item!r} twice)")
+            else:
+                result.append(item)  # type: ignore[arg-type]
+        return tuple(result)
+
+    def block(self, name: object, place: Place, own: Mapping[str, Block]) -> Block | None:
+        known = {**BLOCKS, **own}
+        if isinstance(name, str) and name in known:
+            return known[name]
+        if not isinstance(name, str) or ":" not in name:
+            self.fault(
+                place,
+                f"must be one of {', '.join(known)}, or package.module:function (got {name!r}{meant(name, known)})",
+            )
+            return None
+        module, _, function = name.partition(":")
+        try:
+            found = getattr(importlib.import_module(module), function)
+        except ImportError as error:
+            self.fault(place, f"must be importable (got {name!r}: {error})")
+        except AttributeError:
+            self.fault(place, f"must name a function of {module} (got {function!r})")
+        else:
+            if callable(found) and "out" in inspect.signature(found).parameters:
+                return found  # type: ignore[no-any-return]
+            self.fault(place, f"must be a function (into, *, out, ...) that returns a fragment (got {name!r})")
+        return None
+
+    def stage(self, record: object, number: int, own: Mapping[str, Block]) -> Stage | None:
+        place: Place = ("stages", number)
+        if not isinstance(record, Mapping) or "block" not in record or "width" not in record:
+            self.fault(place, f"must be a mapping with at least block and width (got {record!r})")
+            return None
+        named = record["block"] if isinstance(record["block"], list) else [record["block"]]
+        found = {str(name): self.block(name, (*place, "block"), own) for name in named}
+        blocks = {name: block for name, block in found.items() if block is not None}
+        if len(found) < len(named):
+            self.fault((*place, "block"), f"must offer different blocks (got {named})")
+        accepted = {
+            name: frozenset(p.name for p in inspect.signature(block).parameters.values() if p.kind is p.KEYWORD_ONLY)
+            - {"out"}
+            for name, block in blocks.items()
+        }
+        known = ["block", "depth", "width", *sorted(set().union(*accepted.values()) if accepted else RULES)]
+        options: dict[str, tuple[Value, ...]] = {"depth": (1,), "block": tuple(blocks)}
+        given = self.mapping(record, place, known) if blocks else dict(record)
+        for name, value in given.items():
+            if name != "block":
+                options[name] = self.values(value, (*place, name), RULES.get(name, (lambda v: True, "anything")))
+        return Stage(f"stage{number + 1}", options, blocks, accepted)
+
+
+def meant(got: object, known: Iterable[str]) -> str:
+    """` ; did you mean ...?` where a known word is close to what was got, else nothing."""
+    close = difflib.get_close_matches(str(got), list(known), 1)
+    return f"; did you mean {close[0]!r}?" if close and close[0] != got else ""
+
+
+def read(
+    record: object, own: Mapping[str, Block]
+) -> tuple[dict[str, tuple[Value, ...]], dict[str, tuple[Value, ...]], list[Stage], dict[str, tuple[Value, ...]]]:
+    """(overall, stem, stages, head) of a space file's mapping; raises `SpaceError` with every problem found."""
+    reader = _Reader()
+    top = reader.mapping(record, (), ("name", "purpose", *OVERALL, "stem", "stages", "head"))
+    overall = dict(OVERALL)
+    for name in OVERALL:
+        if name in top:
+            rule = RULES["width"] if name == "width_multiple" else (_is_positive, "a number > 0")
+            overall[name] = reader.values(top[name], (name,), rule)
+    if len(overall["width_multiple"]) > 1:
+        reader.fault(("width_multiple",), f"must be one whole number (got {list(overall['width_multiple'])})")
+    parts: list[dict[str, tuple[Value, ...]]] = []
+    for part, defaults in (("stem", STEM), ("head", HEAD)):
+        options = dict(defaults)
+        for name, value in reader.mapping(top.get(part), (part,), defaults).items():
+            rule = (_is_whole(0), "a whole number >= 0") if (part, name) == ("head", "width") else RULES[name]
+            options[name] = reader.values(value, (part, name), rule)
+        parts.append(options)
+    listed = top.get("stages")
+    stages: list[Stage] = []
+    if not isinstance(listed, list) or not listed:
+        reader.fault(("stages",), f"must be a list of at least one stage (got {listed!r})")
+    else:
+        found = [reader.stage(stage, number, own) for number, stage in enumerate(listed)]
+        stages = [stage for stage in found if stage is not None]
+    if reader.problems:
+        raise SpaceError(reader.problems)
+    return overall, parts[0], stages, parts[1]

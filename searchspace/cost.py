@@ -1,0 +1,245 @@
+"""What an architecture costs, known before any training: a sum over its leaves.
+
+`flops` is fvcore's total: 1 multiply-add = 1 FLOP, batch of 1, evaluation mode. `macs` is its convolution and
+linear part, which papers print as "FLOPs". The arithmetic of each operator is fvcore's own (`conv_flop_count` and
+its handles, called with shapes); this file says which operators a leaf runs. Decided here, and registered with
+the tracer in `trace_flops` too, so that a trace of the built network equals the sum to the unit:
+nearest upsampling in 3D counts 1 per output element, as fvcore counts it in 2D. Not counted, as in fvcore: adding,
+multiplying, concatenating, activations, max and average pooling, 3D adaptive pooling, local response
+normalisation, dropout, shuffles and selections of channels. Auxiliary heads count in `params` alone.
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from dataclasses import dataclass
+from functools import lru_cache
+from math import comb, prod
+
+from torch import nn, zeros
+
+from searchspace import architecture as language
+from searchspace.architecture import Architecture, Leaf, Node, Shape, axes, children, windows
+
+with warnings.catch_warnings():  # fvcore scripts two losses on import, which torch calls deprecated
+    warnings.simplefilter("ignore", DeprecationWarning)
+    from fvcore.nn import FlopCountAnalysis
+    from fvcore.nn.jit_handles import batchnorm_flop_jit, conv_flop_count, elementwise_flop_counter, linear_flop_jit
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cost:
+    """Exact counts for one input.
+
+    `params` trainable; `activations` elements that convolutions and linear layers put out (an octave map counts
+    its low part at its own size); `peak_activations` the most elements one leaf reads and writes together;
+    `interactions` sum over convolutions of out * binomial(in / groups, 2), the pairs of inputs that a filter joins
+    (Tran et al. 2019, arXiv 1904.02811); `receptive_field` of the last map before a global pooling, per axis.
+    """
+
+    flops: int
+    macs: int
+    params: int
+    activations: int
+    peak_activations: int
+    interactions: int
+    receptive_field: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LeafCost:
+    flops: int = 0
+    macs: int = 0
+    params: int = 0
+    activations: int = 0
+    interactions: int = 0
+
+
+class _Value:
+    """Stands for a traced tensor or constant in fvcore's handles."""
+
+    __slots__ = ("shape", "value")
+
+    def __init__(self, shape: tuple[int, ...] | None = None, value: object = None) -> None:
+        self.shape, self.value = shape, value
+
+    def isCompleteTensor(self) -> bool:
+        return self.shape is not None
+
+    def type(self) -> _Value:
+        return self
+
+    def sizes(self) -> tuple[int, ...] | None:
+        return self.shape
+
+    def toIValue(self) -> object:
+        return self.value
+
+
+_upsample = elementwise_flop_counter(0, 1)
+_adaptive_pool_2d = elementwise_flop_counter(1, 0)
+
+
+def _norm_flops(shape: tuple[int, ...]) -> int:
+    channels = _Value((shape[1],))
+    return int(batchnorm_flop_jit([_Value(shape), channels, channels, channels, channels, _Value(value=False)], []))
+
+
+def _global_pool_flops(shape: Shape) -> int:
+    """fvcore counts a 2D adaptive pooling's inputs and knows nothing of a 3D one."""
+    if len(shape.space) != 2:
+        return 0
+    return sum(int(_adaptive_pool_2d([_Value((1, c, *space))], [])) for c, space in _parts(shape))
+
+
+def _parts(shape: Shape) -> list[tuple[int, tuple[int, ...]]]:
+    """(channels, space) of each frequency that is there."""
+    return [(c, s) for c, s in ((shape.high, shape.space), (shape.low, shape.low_space)) if c]
+
+
+def _conv_flops(inputs: int, out: int, groups: int, kernel: tuple[int, ...], space: tuple[int, ...]) -> int:
+    return int(conv_flop_count((1, inputs), (out, inputs // groups, *kernel), (1, out, *space)))  # type: ignore[arg-type]
+
+
+@lru_cache(maxsize=1 << 17)
+def leaf_cost(leaf: Leaf, before: Shape, after: Shape) -> LeafCost:
+    """The cost of one leaf between two shapes."""
+    n = len(before.space)
+    match leaf:
+        case language.Conv():
+            kernel, stride, _, _ = windows(leaf, n)
+            upsampled = before.low and after.high and stride[-1] == 1
+            from_low = after.low_space if upsampled else after.space  # low to high convolves at the low input's size
+            paths = [
+                (before.high, after.high, after.space),
+                (before.low, after.high, from_low),
+                (before.high, after.low, after.low_space),
+                (before.low, after.low, after.low_space),
+            ]
+            flops = macs = sum(_conv_flops(i, o, leaf.groups, kernel, space) for i, o, space in paths if i and o)
+            weights = leaf.out * (before.channels // leaf.groups) * prod(kernel)
+            if upsampled:
+                flops += int(_upsample([], [_Value((1, after.high, *after.space))]))
+            interactions = leaf.out * comb(before.channels // leaf.groups, 2)
+            return LeafCost(flops, macs, weights + leaf.bias * leaf.out, after.elements, interactions)
+        case language.Depthwise():
+            kernel = axes(leaf.kernel, n)
+            macs = sum(_conv_flops(c, c, c, kernel, space) for c, space in _parts(after))
+            params = before.channels * (prod(kernel) + leaf.bias)
+            return LeafCost(macs, macs, params, after.elements)
+        case language.Norm():
+            return LeafCost(sum(_norm_flops((1, c, *space)) for c, space in _parts(before)), 0, 2 * before.channels)
+        case language.Linear():
+            macs = int(linear_flop_jit([_Value((1, before.channels)), _Value((leaf.out, before.channels))], []))
+            return LeafCost(macs, macs, macs + leaf.bias * leaf.out, leaf.out)
+        case language.AdaptivePool():
+            return LeafCost(_global_pool_flops(before))
+        case language.SqueezeExcite():
+            one = (1,) * n
+            c, s = before.channels, leaf.squeeze
+            macs = _conv_flops(c, s, 1, one, one) + _conv_flops(s, c, 1, one, one)
+            return LeafCost(_global_pool_flops(before) + macs, macs, 2 * c * s + s + c, s + c)
+        case _:
+            return LeafCost()
+
+
+def cost(architecture: Architecture) -> Cost:
+    """The cost of `architecture`, in about a microsecond for each leaf seen before."""
+    flops = macs = params = activations = interactions = peak = 0
+    for site in architecture.sites:
+        leaf = leaf_cost(site.leaf, site.before, site.after)
+        params += leaf.params
+        if site.auxiliary:
+            continue
+        flops += leaf.flops
+        macs += leaf.macs
+        activations += leaf.activations
+        interactions += leaf.interactions
+        peak = max(peak, site.before.elements + site.after.elements)
+    return Cost(
+        flops=flops,
+        macs=macs,
+        params=params,
+        activations=activations,
+        peak_activations=peak,
+        interactions=interactions,
+        receptive_field=receptive_field(architecture),
+    )
+
+
+# Receptive field: per axis (field of high, field of low, step between neighbours of the high map). None: all of it.
+_Field = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
+
+
+def receptive_field(architecture: Architecture) -> tuple[int, ...]:
+    """Input elements per axis that reach one element of the last map before a global pooling; branches: the widest."""
+    n = len(architecture.input) - 1
+    one = (1,) * n
+    return _field(architecture.body, (one, one, one), n)[0][0]
+
+
+def _field(node: Node, field: _Field, n: int) -> tuple[_Field, bool]:
+    """The field after `node`, and whether a global layer ended it."""
+    if isinstance(node, language.Chain):
+        for item in node.items:
+            field, ended = _field(item, field, n)
+            if ended:
+                return field, True
+        return field, False
+    if isinstance(node, language.Add | language.Concat):
+        ends = [_field(branch, field, n) for branch in children(node)]
+        fields = [f for f, _ in ends]
+        widest = [tuple(max(sizes) for sizes in zip(*(f[i] for f in fields), strict=True)) for i in range(3)]
+        return (widest[0], widest[1], widest[2]), any(ended for _, ended in ends)
+    if isinstance(node, language.AdaptivePool | language.Flatten | language.Linear):
+        return field, True
+    if not isinstance(node, language.Conv | language.Depthwise | language.Pool):
+        return field, False
+    return _slid_field(node, field, n), False
+
+
+@lru_cache(maxsize=1 << 16)
+def _slid_field(node: language.Conv | language.Depthwise | language.Pool, field: _Field, n: int) -> _Field:
+    high, low, step = field
+    kernel, stride, _, dilation = windows(node, n)
+    reach = [d * (k - 1) for k, d in zip(kernel, dilation, strict=True)]
+    image = [1 + (axis >= n - 2) for axis in range(n)]  # a low map's step, in steps of the high one
+    out_step = tuple(a * s for a, s in zip(step, stride, strict=True))
+    octave = isinstance(node, language.Conv) and node.low
+    if low == high and not octave:
+        new = tuple(h + r * a for h, r, a in zip(high, reach, step, strict=True))
+        return new, new, out_step
+    pooled_high = [h + (s - 1) * a for h, s, a in zip(high, stride, step, strict=True)]
+    pooled_low = [h + (s - 1) * a * i for h, s, a, i in zip(low, stride, step, image, strict=True)]
+    down = [h + (i - 1) * a for h, a, i in zip(pooled_high, out_step, image, strict=True)]
+    from_high = [h + r * a for h, r, a in zip(pooled_high, reach, out_step, strict=True)]
+    to_low = [max(d, p) + r * a * i for d, p, r, a, i in zip(down, pooled_low, reach, out_step, image, strict=True)]
+    if isinstance(node, language.Conv):
+        from_low = [
+            h + r * a * (2 if i == 2 and s == 1 else 1)
+            for h, r, a, i, s in zip(low, reach, out_step, image, stride, strict=True)
+        ]
+        if low != high:
+            from_high = [max(a, b) for a, b in zip(from_high, from_low, strict=True)]
+        if not octave:
+            return tuple(from_high), tuple(from_high), out_step
+    return tuple(from_high), tuple(to_low), out_step
+
+
+def trace_flops(network: nn.Module, input_shape: tuple[int, ...]) -> int:
+    """fvcore's total from a trace of `network` on one input of (channels, *space), with this file's decisions."""
+    training = network.training
+    logger = logging.getLogger("fvcore.nn.jit_analysis")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        analysis = FlopCountAnalysis(network.eval(), zeros((1, *input_shape)))
+        analysis.set_op_handle("aten::upsample_nearest3d", _upsample)
+        analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False).tracer_warnings("none")
+        with warnings.catch_warnings():  # torch.jit's tracer, which fvcore uses, is deprecated
+            warnings.simplefilter("ignore")
+            return int(analysis.total())
+    finally:
+        logger.setLevel(level)
+        network.train(training)

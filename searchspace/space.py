@@ -1,0 +1,414 @@
+"""A space: choices by name, and the architectures they stand for.
+
+A *code* gives each choice (`width`, `resolution`, `stem.kernel`, `stage1.block`, ...) one of its values. Many codes
+stand for one architecture (a shuffle without groups, a 3 x 3 kernel "stacked", a width reached through another
+multiplier); the first of them in the file's order is its canonical code, and `sample` draws only those: it is
+uniform over distinct buildable architectures, by drawing from a product that holds every canonical code once and
+rejecting the rest. Chains nest alike in all members (stem, stages, head), so members that differ in where a stage
+ends are distinct.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import product
+from math import prod
+from pathlib import Path
+from random import Random
+from typing import Self
+
+from searchspace.architecture import (
+    Activation,
+    AdaptivePool,
+    Architecture,
+    ArchitectureError,
+    Chain,
+    Conv,
+    Dropout,
+    Flatten,
+    Linear,
+    Node,
+    Norm,
+    Pool,
+    Shape,
+    shape_after,
+)
+from searchspace.blocks import Block, whole_width
+from searchspace.choices import SpaceError, Value, read
+
+Code = dict[str, Value]
+TRIES = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A point of the space: its code and the architecture it stands for."""
+
+    code: Code
+    architecture: Architecture
+
+
+class Space:
+    """The architectures that `record`, a space file's mapping, spans for inputs of (channels, *space).
+
+    `blocks` adds block functions by name to those of `searchspace.blocks`. Raises `SpaceError` with all problems.
+    """
+
+    def __init__(
+        self,
+        record: Mapping[str, object],
+        *,
+        input: tuple[int, ...],
+        classes: int,
+        blocks: Mapping[str, Block] | None = None,
+    ) -> None:
+        self.input, self.classes = tuple(input), classes
+        self._overall, self._stem, self._stages, self._head = read(record, blocks or {})
+        self._multiple = int(self._overall["width_multiple"][0])  # type: ignore[arg-type]
+        self._values = {name: self._overall[name] for name in ("width", "resolution")}
+        self._values |= {f"stem.{name}": values for name, values in self._stem.items()}
+        for stage in self._stages:
+            self._values |= {f"{stage.name}.{name}": values for name, values in stage.options.items()}
+        self._values |= {f"head.{name}": values for name, values in self._head.items()}
+        self.choices: dict[str, tuple[Value, ...]] = {k: v for k, v in self._values.items() if len(v) > 1}
+        self._families = [stage.families() for stage in self._stages]
+        self._stage = lru_cache(maxsize=1 << 14)(self._build_stage)
+        self._block = lru_cache(maxsize=1 << 15)(self._build_block)
+
+    @classmethod
+    def from_yaml(
+        cls, path: str | Path, *, input: tuple[int, ...], classes: int, blocks: Mapping[str, Block] | None = None
+    ) -> Self:
+        """The space in a YAML file."""
+        import yaml
+
+        try:
+            record = yaml.safe_load(Path(path).read_text())
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            raise SpaceError([((), f"must be a readable YAML file (got {path}: {error})")]) from None
+        return cls(record, input=input, classes=classes, blocks=blocks)
+
+    # Codes and architectures ------------------------------------------------------------------------------------
+
+    def decode(self, code: Mapping[str, Value]) -> Architecture:
+        """The architecture of `code`; choices it leaves out are at their first value.
+
+        Raises `SpaceError` for a name or value the space does not have, `ArchitectureError` where it cannot be built.
+        """
+        full = self._complete(code)
+        scale = float(full["width"])  # type: ignore[arg-type]
+        stem = self._build_stem(full, scale)
+        shape = Shape(self.input[0], self._space(full["resolution"]))
+        body: list[Node] = [stem]
+        shape = shape_after(stem, shape)
+        for number, stage in enumerate(self._stages):
+            setting = tuple((name, full[f"{stage.name}.{name}"]) for name in stage.options)
+            chain, shape = self._stage(number, setting, scale, shape)
+            body.append(chain)
+        body.append(self._build_head(full, scale))
+        return Architecture((self.input[0], *self._space(full["resolution"])), Chain(tuple(body)))
+
+    def candidate(self, code: Mapping[str, Value]) -> Candidate:
+        """`code` in canonical form as far as its options say, with its architecture. Raises as `decode`."""
+        canonical = self.canonical(code)
+        return Candidate(canonical, self.decode(canonical))
+
+    def canonical(self, code: Mapping[str, Value]) -> Code:
+        """`code` with every choice that does nothing at its first value; all choices are there."""
+        full = self._complete(code)
+        for stage in self._stages:
+            setting = {name: full[f"{stage.name}.{name}"] for name in stage.options}
+            full |= {f"{stage.name}.{name}": value for name, value in stage.canonical(setting).items()}
+        space = self._space(full["resolution"])
+        full["resolution"] = next(r for r in self._values["resolution"] if self._space(r) == space)
+        if full["head.width"] == 0:
+            full["head.activation"] = self._head["activation"][0]
+        return {name: full[name] for name in self.choices}
+
+    def encode(self, architecture: Architecture) -> Code:
+        """The canonical code of `architecture`: `encode(decode(code)) == code`. Raises `SpaceError` for a stranger."""
+        items = architecture.body.items
+        if len(items) == len(self._stages) + 2 and architecture.input[0] == self.input[0]:
+            for resolution, scale in product(self._values["resolution"], self._values["width"]):
+                if self._space(resolution) == architecture.input[1:]:
+                    code = self._parse(architecture, float(scale))  # type: ignore[arg-type]
+                    if code is not None:
+                        return self.canonical({**code, **self._chosen(width=scale, resolution=resolution)})
+        raise SpaceError([((), f"must hold the architecture to encode it (got {architecture})")])
+
+    def _chosen(self, **values: Value) -> Code:
+        return {name: value for name, value in values.items() if name in self.choices}
+
+    def _parse(self, architecture: Architecture, scale: float) -> Code | None:
+        """The first choices, in the file's order, that make `architecture` at this width multiplier, if any."""
+        items = architecture.body.items
+        shape = Shape(architecture.input[0], architecture.input[1:])
+        code: Code = {}
+        for part, options, build, item in (
+            ("stem", self._stem, self._build_stem, items[0]),
+            ("head", self._head, self._build_head, items[-1]),
+        ):
+            for values in product(*options.values()):
+                named = {f"{part}.{name}": value for name, value in zip(options, values, strict=True)}
+                if build(named, scale) == item:
+                    code |= self._chosen(**named)
+                    break
+            else:
+                return None
+        shape = shape_after(items[0], shape)
+        for number, (stage, families) in enumerate(zip(self._stages, self._families, strict=True)):
+            item = items[number + 1]
+            if not isinstance(item, Chain):
+                return None
+            after = shape_after(item, shape)
+            found = [
+                setting
+                for _, coupled, free in families
+                if coupled[0]["depth"] == len(item.items)
+                for setting in self._settings(coupled, free, scale, after.channels)
+                if self._equal(number, setting, scale, shape, item)
+            ]
+            if not found:
+                return None
+            order = [stage.options[name].index for name in stage.options]
+            first = min(found, key=lambda s: [at(s[name]) for at, name in zip(order, stage.options, strict=True)])
+            code |= self._chosen(**{f"{stage.name}.{name}": value for name, value in first.items()})
+            shape = after
+        return code
+
+    def _settings(
+        self, coupled: list[Code], free: dict[str, tuple[Value, ...]], scale: float, width: int
+    ) -> Iterator[Code]:
+        """Every setting of a family that ends in `width` channels."""
+        named = {n: [v for v in vs if n != "width" or self._width(v, scale) == width] for n, vs in free.items()}
+        for start in coupled:
+            for values in product(*named.values()):
+                setting = {**start, **dict(zip(named, values, strict=True))}
+                if setting["depth"] == 0 or self._width(setting["width"], scale) == width:
+                    yield setting
+
+    def _equal(self, number: int, setting: Code, scale: float, shape: Shape, item: Chain) -> bool:
+        """Whether `setting` makes the stage `item`; most differ in their first block already."""
+        named = tuple(setting.items())
+        try:
+            if item.items and self._block(number, named, scale, shape, first=True) != item.items[0]:
+                return False
+            return self._stage(number, named, scale, shape)[0] == item
+        except ArchitectureError:
+            return False
+
+    def _complete(self, code: Mapping[str, Value]) -> Code:
+        full: Code = {name: values[0] for name, values in self._values.items()}
+        for name, value in code.items():
+            if name not in self._values:
+                raise SpaceError([((), f"has no choice {name!r}; it has {', '.join(self.choices)}")])
+            value = tuple(value) if isinstance(value, list) else value
+            if value not in self._values[name]:
+                raise SpaceError([((), f"`{name}` must be one of {list(self._values[name])} (got {value!r})")])
+            full[name] = value
+        return full
+
+    def _width(self, width: Value, scale: float) -> int:
+        return whole_width(int(width) * scale, self._multiple)  # type: ignore[arg-type]
+
+    def _space(self, resolution: Value) -> tuple[int, ...]:
+        """The input's space at a resolution multiplier: height and width scaled, frames not."""
+        scaled = (max(1, round(size * float(resolution))) for size in self.input[-2:])  # type: ignore[arg-type]
+        return (*self.input[1:-2], *scaled)
+
+    def _build_stem(self, code: Mapping[str, Value], scale: float) -> Chain:
+        stride, kernel = code["stem.stride"], code["stem.kernel"]
+        conv = Conv(self._width(code["stem.width"], scale), kernel, stride, label="stem")  # type: ignore[arg-type]
+        pool = (Pool("max", 3, 2),) if code["stem.pool"] else ()
+        return Chain((conv, Norm(), Activation(str(code["stem.activation"])), *pool), label="stem")
+
+    def _build_head(self, code: Mapping[str, Value], scale: float) -> Chain:
+        width, dropout = code["head.width"], float(code["head.dropout"])  # type: ignore[arg-type]
+        wide: tuple[Node, ...] = ()
+        if width:
+            conv = Conv(self._width(width, scale), label="head")
+            wide = (conv, Norm(), Activation(str(code["head.activation"])))
+        drop = (Dropout(dropout),) if dropout else ()
+        linear = Linear(self.classes, label="classifier")
+        return Chain((*wide, AdaptivePool(), Flatten(), *drop, linear), label="head")
+
+    def _build_stage(
+        self, number: int, setting: tuple[tuple[str, Value], ...], scale: float, shape: Shape
+    ) -> tuple[Chain, Shape]:
+        options = dict(setting)
+        items: list[Node] = []
+        for i in range(int(options["depth"])):  # type: ignore[arg-type]
+            item = self._block(number, setting, scale, shape, first=i == 0)
+            shape = shape_after(item, shape)
+            items.append(item)
+        return Chain(tuple(items), label=self._stages[number].name), shape
+
+    def _build_block(
+        self, number: int, setting: tuple[tuple[str, Value], ...], scale: float, shape: Shape, first: bool
+    ) -> Node:
+        """One block of a stage; only the first strides."""
+        stage, options = self._stages[number], dict(setting)
+        name, width = str(options["block"]), self._width(options["width"], scale)
+        taken = {k: v for k, v in options.items() if k in stage.accepted[name]}
+        if "stride" in stage.accepted[name] and not first:
+            taken["stride"] = 1
+        try:
+            item = stage.blocks[name](shape, out=width, **taken)
+        except ArchitectureError:
+            raise
+        except Exception as error:  # a user's own block may raise anything
+            problem = f"must return a fragment from block {name!r} (got {type(error).__name__}: {error})"
+            raise SpaceError([(("stages", number, "block"), problem)]) from error
+        if not isinstance(item, Node):
+            problem = f"must return a fragment from block {name!r} (got {item!r})"
+            raise SpaceError([(("stages", number, "block"), problem)])
+        return item
+
+    # Drawing ----------------------------------------------------------------------------------------------------
+
+    @property
+    def size(self) -> int:
+        """How many codes differ in what their options say: an upper bound of the members, reached when all build."""
+        others = [v for k, v in self._values.items() if not k.startswith("stage")]
+        return prod(map(len, others)) * prod(sum(count for count, _, _ in family) for family in self._families)
+
+    def _draw(self, rng: Random) -> Code:
+        code: Code = {k: rng.choice(v) for k, v in self.choices.items() if not k.startswith("stage")}
+        for stage, families in zip(self._stages, self._families, strict=True):
+            (_, coupled, free) = rng.choices(families, [count for count, _, _ in families])[0]
+            setting = {**rng.choice(coupled), **{name: rng.choice(values) for name, values in free.items()}}
+            code |= self._chosen(**{f"{stage.name}.{name}": value for name, value in setting.items()})
+        return code
+
+    def sample(self, rng: Random) -> Candidate:
+        """A member, uniform over the distinct buildable architectures.
+
+        Raises `SpaceError` where 10,000 draws in a row could not be built.
+        """
+        problem = ""
+        for _ in range(TRIES):
+            code = self._draw(rng)
+            try:
+                architecture = self.decode(code)
+                if self._first(code):
+                    return Candidate(code, architecture)
+            except ArchitectureError as error:
+                problem = str(error)
+        raise SpaceError(
+            [((), f"must hold architectures that can be built (got none in {TRIES:,} draws; last: {problem})")]
+        )
+
+    def _first(self, code: Code) -> bool:
+        """Whether `code`, a draw, is the first of those that stand for its architecture."""
+        full = self._complete(code)
+        if self.canonical(code) != code:
+            return False
+        scales = self._values["width"]
+        scale = full["width"]
+        names = self._width_names(full)
+        for other in scales[: scales.index(scale) + 1]:
+            for name in names:
+                wanted = self._width(full[name], float(scale))  # type: ignore[arg-type]
+                same = [w for w in self._values[name] if w and self._width(w, float(other)) == wanted]  # type: ignore[arg-type]
+                if not same:
+                    break
+                if other == scale and same[0] != full[name]:
+                    return False
+            else:
+                if other != scale:
+                    return False
+        return not self._repeats_earlier(full)
+
+    def _width_names(self, full: Code) -> list[str]:
+        """The names of the widths that this code uses."""
+        names = ["stem.width"] + [f"{s.name}.width" for s in self._stages if full[f"{s.name}.depth"] != 0]
+        return names + (["head.width"] if full["head.width"] else [])
+
+    def _repeats_earlier(self, full: Code) -> bool:
+        """Whether a stage is the same with an option at an earlier value: ratios round alike, a block has no use for it."""
+        shape: Shape | None = None
+        scale = float(full["width"])  # type: ignore[arg-type]
+        for number, stage in enumerate(self._stages):
+            setting = {name: full[f"{stage.name}.{name}"] for name in stage.options}
+            later = [
+                name
+                for name, values in stage.options.items()
+                if len(values) > 1
+                and name not in ("depth", "block", "width", "stride", "activation")
+                and stage.active(name, setting)
+                and values.index(setting[name])
+            ]
+            if shape is None and (later or number == 0):
+                shape = shape_after(
+                    self._build_stem(full, scale), Shape(self.input[0], self._space(full["resolution"]))
+                )
+            assert shape is not None
+            chain, after = self._stage(number, tuple(setting.items()), scale, shape)
+            for name in later:
+                values = stage.options[name]
+                for earlier in values[: values.index(setting[name])]:
+                    if self._equal(number, {**setting, name: earlier}, scale, shape, chain):
+                        return True
+            shape = after
+        return False
+
+    def members(self) -> Iterator[Candidate]:
+        """Every distinct buildable member, once. For spaces small enough to walk."""
+        outer = {k: v for k, v in self.choices.items() if not k.startswith("stage")}
+        stages = [
+            [
+                {**start, **dict(zip(free, values, strict=True))}
+                for _, coupled, free in families
+                for start in coupled
+                for values in product(*free.values())
+            ]
+            for families in self._families
+        ]
+        for values in product(*outer.values()):
+            for settings in product(*stages):
+                code = dict(zip(outer, values, strict=True))
+                for stage, setting in zip(self._stages, settings, strict=True):
+                    code |= self._chosen(**{f"{stage.name}.{name}": value for name, value in setting.items()})
+                try:
+                    architecture = self.decode(code)
+                    first = self._first(code)
+                except ArchitectureError:
+                    continue
+                if first:
+                    yield Candidate(code, architecture)
+
+    def mutate(self, candidate: Candidate, rng: Random) -> Candidate:
+        """A neighbour: one choice changed (two, half the time), buildable and another architecture.
+
+        Falls back on a fresh sample where a bounded number of changes leads nowhere.
+        """
+        names = list(self.choices)
+        for _ in range(200):
+            code = dict(candidate.code)
+            for name in rng.sample(names, min(len(names), rng.choice((1, 2)))):
+                code[name] = rng.choice([v for v in self.choices[name] if v != code[name]])
+            try:
+                found = self.candidate(code)
+            except ArchitectureError:
+                continue
+            if found.architecture != candidate.architecture:
+                return found
+        return self.sample(rng)
+
+    def cross(self, a: Candidate, b: Candidate, rng: Random) -> Candidate:
+        """A child: the overall choices and each stage as a whole from either parent, then, if need be, mutated."""
+        groups: dict[str, list[str]] = {}
+        for name in self.choices:
+            groups.setdefault(name.partition(".")[0], []).append(name)
+        for _ in range(50):
+            code: Code = {}
+            for names in groups.values():
+                parent = rng.choice((a, b))
+                code |= {name: parent.code[name] for name in names}
+            try:
+                return self.candidate(code)
+            except ArchitectureError:
+                continue
+        return self.mutate(a, rng)
