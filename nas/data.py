@@ -65,7 +65,7 @@ class Data(Protocol):
 
 def mix(*numbers: int) -> int:
     """One seed (63 bits) of several whole numbers >= 0."""
-    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> np.uint64(1))
+    return int(np.random.SeedSequence((len(numbers), *numbers)).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,9 +117,11 @@ class Resident:
     def batches(self, split: Split, batch_size: int) -> Iterator[Batch]:
         if split not in SPLITS:
             raise DataError(f"`split` must be one of {', '.join(SPLITS)}, but got {split!r}.")
-        generator = torch.Generator().manual_seed(mix(self.seed))
-        for x, y in zip(self.images[split].split(batch_size), self.labels[split].split(batch_size), strict=True):
-            yield self._seen(self.augment(x, generator) if self.augment and split == "train" else x), y
+        images, labels = self.images[split], self.labels[split]
+        if self.augment and split == "train":
+            images = self.augment(images, torch.Generator().manual_seed(mix(self.seed)))
+        for at in range(0, len(labels), batch_size):
+            yield self._seen(images[at : at + batch_size]), labels[at : at + batch_size]
 
     def _seen(self, raw: Tensor) -> Tensor:
         """Raw images as a network sees them: float32, normalised, 2D images channels last."""
@@ -251,7 +253,9 @@ def _checked(images: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.nda
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
     if labels.ndim != 1 or labels.dtype.kind not in "iu":
-        raise DataError(f"`labels` must be whole numbers of shape (n,), but got {labels.dtype} of shape {labels.shape}.")
+        raise DataError(
+            f"`labels` must be whole numbers of shape (n,), but got {labels.dtype} of shape {labels.shape}."
+        )
     return images, labels.astype(np.int64)
 
 
@@ -276,7 +280,9 @@ def _classes(labels: np.ndarray, stated: np.ndarray | None) -> int:
 
 def _parts(split: np.ndarray, n: int) -> np.ndarray:
     """A split given by name or number as (n,) of 0, 1, 2."""
-    numbers = {**{name: i for i, name in enumerate(SPLITS)}, **{str(i): i for i in range(3)}}
+    numbers: dict[str, int] = {}
+    for i, name in enumerate(SPLITS):
+        numbers[name] = numbers[str(i)] = i
     names = [str(v) for v in split.tolist()] if split.ndim == 1 else []
     if len(names) != n or not set(names) <= set(numbers):
         raise DataError(
@@ -342,7 +348,7 @@ def _moments(images: Tensor) -> tuple[Tensor, Tensor]:
     over = [0, *range(2, images.ndim)]
     count = images.numel() / images.shape[1]
     zero = torch.zeros(images.shape[1], dtype=torch.float64)
-    chunks = images.split(1024)
+    chunks = [images[at : at + 1024] for at in range(0, len(images), 1024)]
     mean = sum((c.double().sum(over) for c in chunks), zero) / count
     shape = (-1, *(1,) * (images.ndim - 2))
     centred = mean.reshape(shape)
@@ -355,5 +361,5 @@ def _fingerprint(*arrays: np.ndarray) -> str:
     digest = hashlib.sha256()
     for array in arrays:
         digest.update(f"{array.dtype.str}{array.shape}".encode())
-        digest.update(np.ascontiguousarray(array))
+        digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()

@@ -12,7 +12,7 @@ import fcntl
 import os
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
@@ -77,7 +77,7 @@ def latency_ms(
     network.to(device)
     if x.ndim == 4:
         x = x.contiguous(memory_format=torch.channels_last)
-        network.to(memory_format=torch.channels_last)
+        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     training = network.training
     network.eval()
     try:
@@ -89,7 +89,7 @@ def latency_ms(
 
 def _passes(network: Network, x: torch.Tensor, repeats: int, limit_s: float) -> list[float]:
     """Seconds of each pass after the warm-up; at least one."""
-    wait = torch.cuda.synchronize if x.device.type == "cuda" else lambda: None
+    wait: Callable[[], None] = torch.cuda.synchronize if x.device.type == "cuda" else lambda: None
     deadline = time.perf_counter() + limit_s
     seconds: list[float] = []
     for _ in range(WARM_UP + repeats):

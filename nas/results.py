@@ -83,7 +83,9 @@ class Result:
             known["worker"] = Worker(**record["worker"])  # type: ignore[arg-type]
             return cls(**known)  # type: ignore[arg-type]
         except (KeyError, TypeError) as error:
-            raise ResultsError(f"A result must have all its fields, but {error} (trial {record.get('trial')!r}).") from None
+            raise ResultsError(
+                f"A result must have all its fields, but {error} (trial {record.get('trial')!r})."
+            ) from None
 
 
 class Results:
@@ -124,7 +126,7 @@ class Results:
                 with open(self.path.with_suffix(".jsonl.broken"), "ab") as aside:
                     aside.write(data[len(good) :])
                 os.truncate(self.path, len(good))
-            self._file = open(self.path, "ab")
+            self._file = open(self.path, "ab")  # noqa: SIM115 (stays open)
         return self._file
 
     def append(self, result: Result) -> None:

@@ -14,7 +14,7 @@ import pickle
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, astuple, dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol, get_args
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 FORMAT = "training/1"
 SAVE_EVERY_S = 20.0  # a lost worker costs this much training at most; a save takes about 5 ms
 
-Precision = Literal["32-true", "bf16-mixed", "16-mixed", "bf16-true", "64-true"]
+Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
 
 
 class TrainingError(ValueError):
@@ -68,7 +68,9 @@ class Training:
 
     def __post_init__(self) -> None:
         _rule("epochs", "a whole number >= 1", self.epochs, type(self.epochs) is int and self.epochs >= 1)
-        _rule("batch_size", "a whole number >= 2", self.batch_size, type(self.batch_size) is int and self.batch_size > 1)
+        _rule(
+            "batch_size", "a whole number >= 2", self.batch_size, type(self.batch_size) is int and self.batch_size > 1
+        )
         rate = self.learning_rate
         _rule("learning_rate", "a finite number > 0", rate, _number(rate) and rate > 0)
         _rule("weight_decay", "a finite number >= 0", self.weight_decay, _number(self.weight_decay, 0))
@@ -77,7 +79,12 @@ class Training:
         _rule("batch_norm_momentum", "in (0, 1]", momentum, _number(momentum, 0, 1) and momentum > 0)
         warmup = self.warmup_epochs
         _rule("warmup_epochs", f"in [0, epochs={self.epochs})", warmup, _number(warmup, 0, self.epochs, below=True))
-        _rule("precision", f"one of {', '.join(get_args(Precision))}", self.precision, self.precision in get_args(Precision))
+        _rule(
+            "precision",
+            f"one of {', '.join(get_args(Precision))}",
+            self.precision,
+            self.precision in get_args(Precision),
+        )
 
 
 def _rule(name: str, rule: str, value: object, holds: bool) -> None:
@@ -246,7 +253,7 @@ class _Run:
         temporary = path.with_name(f".{path.name}.{os.getpid()}")
         record = {
             "identity": self._identity(),
-            "curve": [astuple(point) for point in curve],
+            "curve": [asdict(point) for point in curve],
             "network": self.network.state_dict(),
             "optimizer": self.optimizer.state_dict(),
         }
@@ -257,23 +264,19 @@ class _Run:
         """Take over the state in `path`, read without running any code in it; its curve."""
         try:
             record = torch.load(path, map_location=self.fabric.device, weights_only=True)
-            identity, curve = record["identity"], [Epoch(**_named(point)) for point in record["curve"]]
+            identity, curve = record["identity"], [Epoch(**point) for point in record["curve"]]
         except (OSError, EOFError, RuntimeError, KeyError, TypeError, ValueError, pickle.UnpicklingError) as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise TrainingError(f"{path} must be a checkpoint of a training, but {reason}") from None
         for key, value in self._identity().items():
             if identity.get(key) != value:
                 raise TrainingError(
-                    f"{path} must be a checkpoint of this training, but its {key} is {identity.get(key)!r}, not {value!r}. "
-                    "Delete it to start again."
+                    f"{path} must be a checkpoint of this training, but its {key} is {identity.get(key)!r}, "
+                    f"not {value!r}. Delete it to start again."
                 )
         self.network.load_state_dict(record["network"])
         self.optimizer.load_state_dict(record["optimizer"])
         return curve
-
-
-def _named(point: tuple[float, ...]) -> dict[str, float]:
-    return dict(zip(Epoch.__dataclass_fields__, point, strict=True))
 
 
 def schedule(epoch: float, step: float, training: Training) -> float:

@@ -9,10 +9,9 @@ from __future__ import annotations
 import copy
 from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from math import isnan
 
-import torch
 from torch import Tensor, nn
 
 from pruning.channels import observe
@@ -23,6 +22,8 @@ from pruning.proof import Proof, PruneError, prove
 from searchspace.architecture import Architecture, ArchitectureError
 from searchspace.cost import Cost, cost
 from searchspace.network import Network, build, read_architecture
+
+FORMAT = "pruned/1"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +52,17 @@ class Pruned:
     @property
     def architecture(self) -> Architecture:
         return self.network.architecture
+
+    def to_json(self) -> dict[str, object]:
+        """All but the network, as plain data."""
+        return {
+            "format": FORMAT,
+            "removed": {name: [asdict(c) for c in found] for name, found in self.removed.items()},
+            "kept": {name: [asdict(k) for k in found] for name, found in self.kept.items()},
+            "cost_before": asdict(self.cost_before),
+            "cost_after": asdict(self.cost_after),
+            "proof": asdict(self.proof),
+        }
 
     @property
     def words(self) -> str:
@@ -123,7 +135,9 @@ def _checked(network: nn.Module) -> Architecture:
 def _fitting(x: Tensor, architecture: Architecture) -> Tensor:
     if not isinstance(x, Tensor) or tuple(x.shape[1:]) != architecture.input:
         got = tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__
-        raise PruneError(f"Each batch must be a tensor of (batch, {', '.join(map(str, architecture.input))}), but got {got}.")
+        raise PruneError(
+            f"Each batch must be a tensor of (batch, {', '.join(map(str, architecture.input))}), but got {got}."
+        )
     return x
 
 
@@ -171,7 +185,7 @@ def _silence(flow: Flow, choice: Choice) -> tuple[dict[str, dict[int, float]], b
 
 
 def _removed(flow: Flow, choice: Choice) -> dict[str, tuple[Constant, ...]]:
-    values = {}
+    values: dict[int, float] = {}
     for dense in flow.dense.values():
         for slot, value in zip(dense.inputs.slots, dense.inputs.values.tolist(), strict=True):
             if not isnan(value):

@@ -156,6 +156,8 @@ class Flow:
         site = self._sites[index]
         self.before[site.name] = x
         self.after[site.name] = y = self._leaf(site, x, norm)
+        if site.name not in self.constants:  # channels passed on as they are, or moved about
+            self._list(site.name, y, ["constant input"] * len(y.slots))
         return y
 
     def _add(self, summands: list[Map]) -> Map:
@@ -213,9 +215,7 @@ class Flow:
         certain = self._sure.dense[name].inputs.values if self._sure else x.values
         self.dense[name] = Dense(name, maps, x, y, padded, norm, certain)
 
-    def _squeeze_excite(
-        self, name: str, leaf: language.SqueezeExcite, module: SqueezeExciteModule, x: Map
-    ) -> Map:
+    def _squeeze_excite(self, name: str, leaf: language.SqueezeExcite, module: SqueezeExciteModule, x: Map) -> Map:
         """Two dense maps around the hidden units, then a product with `x`, whose channels keep their slots."""
         hidden = self._dense(f"{name}.squeeze", paths(f"{name}.squeeze", module.squeeze), x, 0, False, None)
         hidden = self._same(f"{name}.activation", hidden, rules.activation(leaf.activation, hidden.values))
@@ -238,17 +238,23 @@ class Flow:
             for c in (values.isnan() & ~seen.isnan()).nonzero().flatten().tolist():
                 causes[c] = f"{'zero' if seen[c] == 0 else 'constant'} on all {self._observed.samples} samples"
             values = torch.where(values.isnan(), seen, values)
-        found = []
-        for c, (slot, old, new) in enumerate(zip(x.slots, x.values.tolist(), values.tolist(), strict=True)):
-            if not isnan(new):
-                found.append(Constant(channel=c, value=new, cause=causes[c], at=name))
-                if isnan(old):
-                    self.starts[slot].append(found[-1])
-            elif not isnan(old):
-                self.lost[slot] = lost
+        y = replace(x, values=values)
+        varied, varies = x.values.isnan().tolist(), values.isnan().tolist()
+        self.lost |= {slot: lost for slot, old, new in zip(x.slots, varied, varies, strict=True) if new and not old}
+        for constant in self._list(name, y, causes):
+            if varied[constant.channel]:
+                self.starts[y.slots[constant.channel]].append(constant)
+        return y
+
+    def _list(self, name: str, y: Map, causes: list[str]) -> list[Constant]:
+        found = [
+            Constant(channel=c, value=value, cause=causes[c], at=name)
+            for c, value in enumerate(y.values.tolist())
+            if not isnan(value)
+        ]
         if found:
             self.constants[name] = found
-        return replace(x, values=values)
+        return found
 
 
 def _name(index: tuple[int, ...]) -> str:

@@ -147,7 +147,5 @@ class _Cut:
         select = self._select(leaf, x, rules.shuffle(leaf.groups, x.high, x.low))
         high = gone[: x.high].count(False)
         low = gone[x.high :].count(False)
-        if high % leaf.groups == 0 and low % leaf.groups == 0:
-            if select.channels == tuple(rules.shuffle(leaf.groups, high, low)):
-                return leaf
-        return select
+        whole = high % leaf.groups == 0 and low % leaf.groups == 0
+        return leaf if whole and select.channels == tuple(rules.shuffle(leaf.groups, high, low)) else select

@@ -90,16 +90,16 @@ def prove(
 
 
 def fresh_inputs(size: tuple[int, ...], seed: int) -> dict[str, Tensor]:
-    """Inputs (batch, channels, *space) in float64, by kind: noise, flat maps, and maps lit only at a border or corner."""
+    """Inputs (batch, channels, *space) in float64, by kind: noise, flat maps, maps lit only at the border."""
     rng = torch.Generator().manual_seed(seed)
     noise = torch.randn(8, *size, generator=rng, dtype=torch.float64)
     noise[4:] *= 10
     flat = torch.cat([torch.zeros(1), torch.ones(1), torch.randn(2, generator=rng)]).double()
     border = torch.ones(size, dtype=torch.float64)
-    border[(slice(None), *(slice(1, -1) for _ in size[1:]))] = 0
+    border[tuple(slice(1, -1) if axis else slice(None) for axis in range(len(size)))] = 0
     corners = torch.zeros(2, *size, dtype=torch.float64)
-    corners[(0, slice(None), *(0 for _ in size[1:]))] = 5
-    corners[(1, slice(None), *(-1 for _ in size[1:]))] = -5
+    corners[0].flatten(1)[:, 0] = 5
+    corners[1].flatten(1)[:, -1] = -5
     levels = torch.randn(2, size[0], *(1 for _ in size[1:]), generator=rng, dtype=torch.float64)
     return {
         "random normal": noise,

@@ -70,7 +70,7 @@ def activation(kind: str, values: Tensor) -> Known:
 
 def padded_average(values: Tensor) -> Known:
     """Average pooling that counts zero padding: only 0 stays constant."""
-    return torch.where(values == 0, 0.0, VARIES), ["constant input"] * len(values)
+    return torch.where(values == 0, values, VARIES), ["constant input"] * len(values)
 
 
 def gated(values: Tensor, gate: Tensor) -> Known:

@@ -32,7 +32,7 @@ class Path:
 
     @cached_property
     def sums(self) -> Tensor:
-        """(rows, columns): each kernel summed over its taps, what a constant input is multiplied by; 0 across groups."""
+        """(rows, columns): each kernel summed over its taps, which a constant input is multiplied by."""
         return self._dense(self.weight.flatten(2).sum(2) if self.weight.dim() > 2 else self.weight)
 
     @cached_property

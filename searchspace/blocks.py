@@ -103,8 +103,8 @@ def spatial(
     parts = factorized(kernel, stride, len(into.space), factorization, bool(low or into.low))
     nodes: list[Node] = []
     for i, (size, step) in enumerate(parts):
-        spread = _dilation(size, dilation, len(into.space))
-        conv = Conv(out, size, step, dilation=spread, groups=groups, low=low, label="spatial")
+        wide = spread(size, dilation, len(into.space))
+        conv = Conv(out, size, step, dilation=wide, groups=groups, low=low, label="spatial")
         last = i == len(parts) - 1
         nodes += unit(conv, activation if last else activation or "relu")
     return nodes
@@ -123,15 +123,15 @@ def depthwise(
     parts = factorized(kernel, stride, len(into.space), factorization, bool(into.low))
     nodes: list[Node] = []
     for i, (size, step) in enumerate(parts):
-        spread = _dilation(size, dilation, len(into.space))
+        wide = spread(size, dilation, len(into.space))
         last = i == len(parts) - 1
-        nodes += unit(Depthwise(size, step, dilation=spread, label="depthwise"), activation if last else None)
+        nodes += unit(Depthwise(size, step, dilation=wide, label="depthwise"), activation if last else None)
     return nodes
 
 
-def _dilation(kernel: Axes, dilation: int, dims: int) -> Axes:
+def spread(kernel: Axes, dilation: Axes, dims: int) -> Axes:
     """A dilation says nothing along an axis where the kernel is 1; written so, equal networks are equal values."""
-    return tuple(dilation if k > 1 else 1 for k in axes(kernel, dims))
+    return tuple(d if k > 1 else 1 for k, d in zip(axes(kernel, dims), axes(dilation, dims), strict=True))
 
 
 def _shuffle(shuffle: bool, groups: int) -> list[Node]:

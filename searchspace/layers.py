@@ -121,6 +121,23 @@ class Branches(nn.Module):
         return f"stride={self.stride}" if self.stride else ""
 
 
+class PaddedAvgPool3d(nn.AvgPool3d):
+    """Average pooling over explicit zeros: torch refuses a 3D window that fits the map only with its padding."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        kernel, stride, padding = (_three(v) for v in (self.kernel_size, self.stride, self.padding))
+        around = [p for p in reversed(padding) for _ in range(2)]
+        y = F.avg_pool3d(F.pad(x, around), kernel, stride, ceil_mode=self.ceil_mode)
+        for axis, (size, s, p) in enumerate(zip(x.shape[2:], stride, padding, strict=True), 2):
+            if self.ceil_mode and (y.shape[axis] - 1) * s >= size + p:  # torch lets no window start in the padding
+                y = y.narrow(axis, 0, y.shape[axis] - 1)
+        return y
+
+
+def _three(value: int | tuple[int, int, int]) -> tuple[int, int, int]:
+    return (value, value, value) if isinstance(value, int) else value
+
+
 class JoinFrequencies(nn.Module):
     """Global average pooling of both frequencies, side by side: (batch, channels, 1, 1[, 1])."""
 

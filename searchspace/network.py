@@ -163,7 +163,11 @@ def _without_weights(leaf: Leaf, before: Shape, dims: int) -> nn.Module:
             ceil = leaf.rounding(before)
             if leaf.kind == "max":
                 return (nn.MaxPool2d if dims == 2 else nn.MaxPool3d)(kernel, stride, padding, ceil_mode=ceil)
-            return (nn.AvgPool2d if dims == 2 else nn.AvgPool3d)(kernel, stride, padding, ceil_mode=ceil)  # type: ignore[arg-type]
+            average: type[nn.AvgPool2d | nn.AvgPool3d] = nn.AvgPool2d if dims == 2 else nn.AvgPool3d
+            smallest = before.low_space if before.low else before.space
+            if dims == 3 and any(k > size for k, size in zip(kernel, smallest, strict=True)):
+                average = layers.PaddedAvgPool3d
+            return average(kernel, stride, padding, ceil_mode=ceil)  # type: ignore[arg-type]
         case _:
             raise ArchitectureError(f"`build` must know every leaf, but got {leaf}.")
 

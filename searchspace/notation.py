@@ -36,12 +36,12 @@ BELOW = {"items", "branches", "head"}
 
 
 def to_json(architecture: Architecture) -> dict[str, object]:
-    """The architecture as plain data; fields at their defaults are left out."""
+    """The architecture as plain data, `node` naming each leaf or join; fields at their defaults are left out."""
     return {"format": FORMAT, "input": list(architecture.input), "body": _node_to_json(architecture.body, True)}
 
 
 def _node_to_json(node: Node, labels: bool) -> dict[str, object]:
-    record: dict[str, object] = {"kind": NAMES[type(node)]}
+    record: dict[str, object] = {"node": NAMES[type(node)]}
     if labels and node.label:
         record["label"] = node.label
     for name, value, default in leaf_fields(node):
@@ -68,16 +68,16 @@ def from_json(record: object) -> Architecture:
 def _node_from_json(record: object, where: str, depth: int) -> Node:
     if depth > 100:
         raise ArchitectureError(f"An architecture must nest at most 100 deep, but goes on at {where}.")
-    kind = KINDS.get(str(record.get("kind"))) if isinstance(record, dict) else None
+    kind = KINDS.get(str(record.get("node"))) if isinstance(record, dict) else None
     if not isinstance(record, dict) or kind is None:
-        got = record.get("kind") if isinstance(record, dict) else record
-        raise ArchitectureError(f"`kind` at {where} must be one of {', '.join(KINDS)}, but got {got!r}.")
+        got = record.get("node") if isinstance(record, dict) else record
+        raise ArchitectureError(f"`node` at {where} must be one of {', '.join(KINDS)}, but got {got!r}.")
     values: dict[str, object] = {}
-    known = {*kind.__dataclass_fields__, "kind"}
+    known = {*kind.__dataclass_fields__, "node"}
     for name, value in record.items():
         if name not in known:
             raise ArchitectureError(
-                f"{record['kind']} at {where} has no field {name!r}; it has {', '.join(sorted(known))}."
+                f"{record['node']} at {where} has no field {name!r}; it has {', '.join(sorted(known))}."
             )
         if name == "head":
             values[name] = _node_from_json(value, f"{where}.0", depth + 1)
@@ -87,12 +87,12 @@ def _node_from_json(record: object, where: str, depth: int) -> Node:
             values[name] = tuple(_node_from_json(v, f"{where}.{i}", depth + 1) for i, v in enumerate(value))
         elif name == "label":
             values[name] = str(value)
-        elif name != "kind":
+        elif name != "node":
             values[name] = tuple(value) if isinstance(value, list) else value
     try:
         return kind(**values)  # type: ignore[arg-type]
     except TypeError as error:
-        raise ArchitectureError(f"{record['kind']} at {where} must have all its fields: {error}.") from None
+        raise ArchitectureError(f"{record['node']} at {where} must have all its fields: {error}.") from None
 
 
 def digest(architecture: Architecture) -> str:

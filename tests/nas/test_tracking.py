@@ -473,11 +473,10 @@ def test_the_chart_page_opens_with_the_scatter_of_finished_trials(tmp_path: Path
     tracker.catch_up(rows)
     tracker.move_front(front(rows, OBJECTIVE_PAIR))
     assert tracker.finish_sweep([], {})
-    with server(tmp_path, free_port()) as address:
-        with browser(tmp_path) as call:
-            call("/url", {"url": address + tracker.chart_link()})
-            scatter = until(lambda: call("/execute/sync", {"script": SCATTER, "args": []}))
-            picture = base64.b64decode(call("/screenshot"))
+    with server(tmp_path, free_port()) as address, browser(tmp_path) as call:
+        call("/url", {"url": address + tracker.chart_link()})
+        scatter = until(lambda: call("/execute/sync", {"script": SCATTER, "args": []}))
+        picture = base64.b64decode(call("/screenshot"))
     (tmp_path / "chart.png").write_bytes(picture)
     assert store.said == []
     finished = [r for r in rows if r.state == "complete" and r.final]

@@ -1,0 +1,503 @@
+"""The `nas` command. Each command is a few calls of the packages; heavy imports wait until a command runs.
+
+Results go to stdout, progress and errors to stderr. Exit codes: 0 done, 1 failed, 2 wrong usage or configuration,
+130 interrupted (everything is saved).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from nas.results import Result
+    from nas.search import Outcome, Status
+    from nas.sweep import Sweep
+
+HERE = Path(__file__).parent
+
+app = typer.Typer(
+    name="nas",
+    help="Search, cost and prune convolutional networks under hard limits.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+prune_app = typer.Typer(help="Take channels out of trained networks, with proof.", no_args_is_help=True)
+app.add_typer(prune_app, name="prune")
+
+Json = Annotated[bool, typer.Option("--json", help="Machine output on stdout, everything else on stderr.")]
+SweepName = Annotated[str, typer.Argument(metavar="SWEEP", help="A sweep that ships with the package, or a YAML file.")]
+OutFolder = Annotated[Path, typer.Argument(metavar="OUT", help="The folder of a sweep.")]
+
+
+def shipped(kind: str) -> dict[str, Path]:
+    """The YAML files that ship with the package, by name: `sweeps` or `spaces`."""
+    return {path.stem: path for path in sorted((HERE / kind).glob("*.yaml"))}
+
+
+def open_sweep(name: str) -> Sweep:
+    """The sweep called `name`, or in the file `name`."""
+    from nas.sweep import SweepError, read_sweep
+    from searchspace.choices import meant
+
+    sys.path.insert(0, os.getcwd())  # blocks and training functions of the user's own
+    path = Path(name)
+    known = shipped("sweeps")
+    if not path.is_file():
+        if name not in known:
+            listed = ", ".join(known)
+            raise SweepError([f"SWEEP must be a YAML file or one of {listed} (got {name!r}{meant(name, known)})"])
+        path = known[name]
+    return read_sweep(path, shipped("spaces"))
+
+
+def emit(record: object) -> None:
+    """Machine output."""
+    print(json.dumps(record, indent=1))
+
+
+@app.command("space")
+def space_command(sweep: SweepName, as_json: Json = False) -> None:
+    """What a sweep's space holds under its limits: size, costs, feasible share."""
+    from random import Random
+
+    from experiments.terminal import Narrator
+
+    with Narrator() as narrator:
+        narrator.status("reading the sweep")
+        config = open_sweep(sweep)
+        from nas.data import load
+        from nas.survey import lines, survey
+        from searchspace.space import Space
+
+        data = load(config.data, seed=config.seed)
+        narrator.status("drawing members of the space")
+        space = Space(config.space, input=data.input, classes=data.classes)
+        report = survey(space, config.limits, rng=Random(config.seed))
+    if as_json:
+        emit(report.to_json())
+    else:
+        print("\n".join(lines(report, config.limits)))
+    if not report.reachable:
+        raise typer.Exit(1)
+
+
+@app.command("search")
+def search_command(
+    sweep: SweepName,
+    out: Annotated[Path | None, typer.Option(help="Where results go; again there, it goes on. [runs/NAME]")] = None,
+    trials: Annotated[int | None, typer.Option(min=1, help="Trials in all.")] = None,
+    hours: Annotated[float | None, typer.Option(min=0.0, help="Stop proposing after so many hours.")] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Epochs a trial trains for.")] = None,
+    sampler: Annotated[str | None, typer.Option(help="tpe, nsga2 or random.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0)] = None,
+    address: Annotated[
+        str | None,
+        typer.Option(envvar="RAY_ADDRESS", help="A Ray cluster (auto, host:port), or inprocess. [local Ray]"),
+    ] = None,
+    cpus_per_trial: Annotated[float | None, typer.Option(min=0.0)] = None,
+    gpus_per_trial: Annotated[float | None, typer.Option(min=0.0, help="A fraction shares a card.")] = None,
+    max_concurrent: Annotated[int | None, typer.Option(min=1, help="Trials at the same time.")] = None,
+    tracking_uri: Annotated[
+        str | None, typer.Option(envvar="MLFLOW_TRACKING_URI", help="MLflow; off for none. [sqlite in OUT]")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what it would cost, and stop.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Run a sweep: propose, train, record; ends with the Pareto front."""
+    from experiments.terminal import Narrator
+
+    with Narrator() as narrator:
+        narrator.status("reading the sweep")
+        config = override(
+            open_sweep(sweep),
+            budget={"trials": trials, "hours": hours},
+            training={"epochs": epochs},
+            workers={
+                "address": address,
+                "cpus_per_trial": cpus_per_trial,
+                "gpus_per_trial": gpus_per_trial,
+                "max_concurrent": max_concurrent,
+            },
+            tracking={"uri": tracking_uri},
+            plain={"sampler": sampler, "seed": seed},
+        )
+        out = out or Path("runs") / config.name
+        for line in describe(config, out):
+            narrator.say(line)
+        if dry_run:
+            narrator.status("measuring the median candidate")
+            from experiments.estimate import estimate
+
+            lines, record = estimate(config)
+            if as_json:
+                emit(record)
+            else:
+                print("\n".join(lines))
+            return
+        outcome = run_search(config, out, narrator)
+    show_outcome(outcome, as_json)
+    if outcome.interrupted:
+        print(f"\nInterrupted; all of it is saved. To go on:\n  {continuing(sweep, out)}", file=sys.stderr)
+        raise typer.Exit(130)
+    if not outcome.front:
+        raise typer.Exit(1)
+
+
+def override(
+    sweep: Sweep,
+    *,
+    budget: dict[str, object],
+    training: dict[str, object],
+    workers: dict[str, object],
+    tracking: dict[str, object],
+    plain: dict[str, object],
+) -> Sweep:
+    """The sweep with what the command line says; None says nothing."""
+    from dataclasses import replace
+
+    from nas.sweep import SAMPLERS, SweepError
+    from searchspace.choices import meant
+
+    def said(values: dict[str, object]) -> dict[str, object]:
+        return {name: value for name, value in values.items() if value is not None}
+
+    name = plain["sampler"]
+    if name is not None and name not in SAMPLERS:
+        raise SweepError([f"--sampler: must be one of {', '.join(SAMPLERS)} (got {name!r}{meant(name, SAMPLERS)})"])
+    return replace(
+        sweep,
+        budget=replace(sweep.budget, **said(budget)),  # type: ignore[arg-type]
+        training=replace(sweep.training, **said(training)),  # type: ignore[arg-type]
+        workers=replace(sweep.workers, **said(workers)),  # type: ignore[arg-type]
+        tracking=replace(sweep.tracking, **said(tracking)),  # type: ignore[arg-type]
+        **said(plain),  # type: ignore[arg-type]
+    )
+
+
+def describe(sweep: Sweep, out: Path) -> list[str]:
+    """The configuration, a fact a line."""
+    from nas.quantities import short
+
+    limits = [f"{name} <= {short(value)}" for name, value in sweep.limits.costs.items()]
+    if sweep.limits.latency_ms is not None:
+        limits.append(f"latency <= {sweep.limits.latency_ms:g} ms")
+    budget = [
+        f"{getattr(sweep.budget, n)} {n}"
+        for n in ("trials", "epochs", "hours", "gpu_hours")
+        if getattr(sweep.budget, n)
+    ]
+    return [
+        f"sweep      {sweep.name} on {sweep.data}, into {out}",
+        f"objectives {', '.join(sweep.objectives)}",
+        f"limits     {', '.join(limits) or 'none'}",
+        f"budget     {', '.join(budget)} of {sweep.training.epochs} epochs, proposed by {sweep.sampler}",
+    ]
+
+
+def run_search(sweep: Sweep, out: Path, narrator: object) -> Outcome:
+    """The search with its progress told; SIGTERM ends it as Ctrl-C does."""
+    import signal
+    import time
+
+    from experiments.report import write_report
+    from experiments.terminal import Narrator
+    from nas.quantities import duration, short
+    from nas.search import search
+
+    assert isinstance(narrator, Narrator)
+    start = time.monotonic()
+    first: list[int] = []
+
+    def watch(status: Status) -> None:
+        first[:] = first or [status.done - len(status.new)]
+        for row in status.new:
+            narrator.say(trial_line(row, any(member.trial == row.trial for member in status.front)))
+        elapsed, here = time.monotonic() - start, status.done - first[0]
+        left = ""
+        if status.total and here:
+            left = f", about {duration(elapsed / here * (status.total - status.done))} left"
+        best = max((row.values.get("accuracy", 0.0) for row in status.front), default=0.0)
+        failed = f", {status.failed} failed" if status.failed else ""
+        total = f"/{status.total}" if status.total else ""
+        narrator.status(
+            f"{status.done}{total} trials, {status.in_flight} in work{failed}; best accuracy {best:.3f}, "
+            f"{len(status.front)} on the front; {duration(elapsed)}{left}"
+        )
+
+    def trial_line(row: Result, on_front: bool) -> str:
+        name = f"trial-{row.trial:04d}"
+        if row.state == "complete":
+            accuracy = f"{row.values['accuracy']:.3f}"
+            mark = "*" if on_front else " "
+            return (
+                f"{mark} {name}  {accuracy}  {short(row.values['flops']):>6} FLOPs  {row.seconds:5.1f} s  {row.words}"[
+                    :160
+                ]
+            )
+        reason = (row.error or f"latency {row.values.get('latency_ms', 0):.3g} ms is over the limit").splitlines()[0]
+        return f"! {name}  {row.state}: {reason}"[:160]
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    narrator.status("surveying the space, starting workers")
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        return search(sweep, out, watch=watch, say=narrator.say, report=write_report)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def show_outcome(outcome: Outcome, as_json: bool) -> None:
+    """The front, and where to look."""
+    from experiments.report import front_table
+
+    if as_json:
+        emit(json.loads((outcome.out / "front.json").read_text()))
+        return
+    out = outcome.out
+    failed = sum(row.state == "failed" for row in outcome.results)
+    print(f"\nPareto front of {len({r.trial for r in outcome.results})} trials ({failed} failed); {outcome.ended}.\n")
+    print(front_table(outcome.front, outcome.objectives))
+    print(f"\nproposals: {outcome.proposals}")
+    print(f"look at    {out / 'front.html'}   {out / 'front.png'}")
+    if outcome.chart:
+        if outcome.chart.startswith("http"):
+            print(f"in MLflow  {outcome.chart}")
+        else:
+            uri = f"sqlite:///{(out / 'mlflow.db').resolve()}"
+            print(f"in MLflow  mlflow ui --backend-store-uri {shlex.quote(uri)}")
+            print(f"           then http://127.0.0.1:5000{outcome.chart}")
+    if outcome.front:
+        best = max(outcome.front, key=lambda r: r.values.get("accuracy", 0.0)).trial
+        print(f"next       nas train {shlex.quote(str(out))} --trial {best} --seeds 3   (one seed is optimistic)")
+
+
+def continuing(sweep: str, out: Path) -> str:
+    """The command that goes on: this one, its folder said."""
+    words = sys.argv[1:]
+    if not any(word == "--out" or word.startswith("--out=") for word in words):
+        words = [*words, "--out", str(out)]
+    return shlex.join(["nas", *words])
+
+
+@app.command("front")
+def front_command(
+    out: OutFolder,
+    trial: Annotated[int | None, typer.Option(help="One trial: its choices, costs and architecture.")] = None,
+    as_json: Json = False,
+) -> None:
+    """The Pareto front of a sweep; with --json for machines (with --trial, the architecture)."""
+    from experiments.report import front_table
+    from nas.folder import read_front, read_sweep_of
+    from nas.pareto import OBJECTIVES
+    from nas.retrain import find_trial
+
+    if trial is not None:
+        row = find_trial(out, trial)
+        if as_json:
+            emit(row.architecture)
+        else:
+            print(row.words)
+            for name, value in {**(row.choices or {}), **row.values}.items():
+                print(f"{name:<24} {value:,}" if type(value) in (int, float) else f"{name:<24} {value}")
+        return
+    members = read_front(out)
+    if as_json:
+        emit(json.loads((out / "front.json").read_text()))
+    else:
+        print(front_table(members, [OBJECTIVES[name] for name in read_sweep_of(out).objectives]))
+
+
+@app.command("cost")
+def cost_command(
+    architecture: Annotated[Path, typer.Argument(help="An architecture as JSON, or a network (.safetensors).")],
+    as_json: Json = False,
+) -> None:
+    """What a network costs, before any training."""
+    from dataclasses import asdict
+
+    from searchspace.architecture import ArchitectureError
+    from searchspace.cost import cost
+    from searchspace.notation import from_json, words
+
+    if architecture.suffix == ".safetensors":
+        from searchspace.checkpoint import load
+
+        found = load(architecture).architecture
+    else:
+        try:
+            record = json.loads(architecture.read_text())
+        except OSError as error:
+            raise ArchitectureError(f"{architecture}: must be a readable file ({error.strerror}).") from None
+        except ValueError as error:
+            raise ArchitectureError(f"{architecture}: must be JSON ({error}).") from None
+        found = from_json(record)
+    price = cost(found)
+    if as_json:
+        emit({"format": "cost/1", "digest": found.digest, **asdict(price)})
+        return
+    print(words(found))
+    for name, value in asdict(price).items():
+        text = " x ".join(map(str, value)) if isinstance(value, tuple) else f"{value:,}"
+        print(f"{name:<18}{text:>16}{UNITS[name]}")
+
+
+UNITS = {
+    "flops": "   fvcore's total: 1 multiply-add = 1, norms and pools included",
+    "macs": "   multiply-adds of convolutions and linear layers: what papers print as FLOPs",
+    "params": "   trainable",
+    "activations": "   elements put out by convolutions and linear layers",
+    "peak_activations": "   most elements one layer reads and writes",
+    "interactions": "   pairs of input channels joined by a filter",
+    "receptive_field": "   of the last map before global pooling",
+}
+
+
+@app.command("train")
+def train_command(
+    out: OutFolder,
+    trial: Annotated[int, typer.Option(help="The trial to train again.")],
+    seeds: Annotated[int, typer.Option(min=1, help="How many fresh seeds.")] = 3,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Epochs of each. [the sweep's]")] = None,
+    as_json: Json = False,
+) -> None:
+    """Train a front member again with fresh seeds: mean and spread on test data."""
+    from experiments.terminal import Narrator
+
+    with Narrator() as narrator:
+        narrator.status("starting workers")
+        from nas.retrain import retrain
+
+        found = retrain(
+            out,
+            trial,
+            seeds,
+            epochs=epochs,
+            say=narrator.say,
+            watch=lambda done: narrator.status(f"{len(done)}/{seeds} seeds trained"),
+        )
+    if as_json:
+        emit(found.to_json())
+    else:
+        print(f"trial {trial}, {len(found.test)} fresh seeds")
+        print(f"  validation  {found.searched:.3f} in the search, {found.validation_mean:.3f} mean of the fresh seeds")
+        print(f"  test        {found.test_mean:.3f} mean, {found.test_spread:.3f} spread (standard deviation)")
+        print(
+            "The search keeps what was lucky: its own value is optimistic, the mean of fresh seeds is what to expect."
+        )
+        for path in found.checkpoints:
+            print(f"  network     {path}")
+    for failure in found.failures:
+        print(f"a seed failed: {failure}", file=sys.stderr)
+    if not found.test:
+        raise typer.Exit(1)
+
+
+@prune_app.callback()
+def prune_callback() -> None:
+    """Keeps `dead` a command of its own."""
+
+
+@prune_app.command("dead")
+def prune_dead_command(
+    out: OutFolder,
+    trial: Annotated[int, typer.Option(help="A member of the front.")],
+    data: Annotated[
+        str | None, typer.Option(help="Also take out what is constant on all images of this data: digits, or a .npz.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Remove channels that are always zero or constant; the function stays, and the proof is written with it."""
+    from experiments.terminal import Narrator
+
+    with Narrator() as narrator:
+        narrator.status("reading the network")
+        from experiments.prune import prune_dead
+
+        narrator.status("looking for dead channels, proving the removal")
+        pruned, record = prune_dead(out, trial, data, narrator.say)
+    if as_json:
+        emit(record)
+        return
+    print(pruned.words)
+    for layer, found in pruned.removed.items():
+        print(f"  removed  {layer}: {len(found)} channels ({', '.join(sorted({c.cause for c in found}))})")
+    for layer, kept in pruned.kept.items():
+        for reason in sorted({k.reason for k in kept}):
+            print(f"  stays    {layer}: {sum(k.reason == reason for k in kept)} channels ({reason})")
+    for split in ("val", "test"):
+        if f"{split}_accuracy_before" in record:
+            before, after = record[f"{split}_accuracy_before"], record[f"{split}_accuracy_after"]
+            print(f"  accuracy {split}: {before:.4f} before, {after:.4f} after")
+    print(f"  proof    {pruned.proof}")
+    for path in record["files"]:  # type: ignore[attr-defined]
+        print(f"  wrote    {path}")
+
+
+@app.command("doctor")
+def doctor_command(as_json: Json = False) -> None:
+    """Versions, devices, and whether Ray and MLflow answer."""
+    import torch
+
+    from nas.provenance import provenance
+
+    facts = provenance()
+    cards = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    facts["devices"] = ", ".join(cards) or "cpu"
+    for name in ("RAY_ADDRESS", "MLFLOW_TRACKING_URI"):
+        facts[name] = os.environ.get(name, "not set: a local one is used")
+    if as_json:
+        emit({"format": "doctor/1", **facts})
+    else:
+        for name, value in facts.items():
+            print(f"{name:<22}{value}")
+
+
+def main() -> None:
+    """Run the command line; what the user can mend is a message, never a traceback."""
+    try:
+        app()
+    except KeyboardInterrupt:
+        print("Interrupted.", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.exit(1)
+    except (ValueError, RuntimeError, OSError) as error:
+        code = exit_code(error)
+        if code is None:
+            raise
+        print(f"nas: {error}", file=sys.stderr)
+        sys.exit(code)
+
+
+def exit_code(error: Exception) -> int | None:
+    """2 for what the user wrote, 1 for what failed; None for an error that is ours."""
+    from nas.data import DataError
+    from nas.results import ResultsError
+    from nas.sweep import SweepError
+    from nas.train import TrainingError, TrainingFailed
+    from nas.workers import WorkersError
+    from pruning.proof import PruneError
+    from searchspace.architecture import ArchitectureError
+    from searchspace.checkpoint import CheckpointError
+    from searchspace.choices import SpaceError
+
+    if isinstance(error, SweepError | SpaceError | DataError | ArchitectureError | TrainingError | CheckpointError):
+        return 2
+    if isinstance(error, WorkersError | ResultsError | PruneError | TrainingFailed):
+        return 1
+    return None
+
+
+if __name__ == "__main__":
+    main()

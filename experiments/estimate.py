@@ -1,0 +1,59 @@
+"""What a sweep would cost, without running it: the candidate of median FLOPs is trained here for one epoch."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from random import Random
+
+from nas.data import load
+from nas.latency import one_thread
+from nas.quantities import duration, short
+from nas.survey import survey
+from nas.sweep import Sweep
+from nas.train import train
+from searchspace.cost import cost
+from searchspace.network import build
+from searchspace.space import Space
+
+
+def estimate(sweep: Sweep) -> tuple[list[str], dict[str, object]]:
+    """(lines for people, record) of the expected cost. Trainings are taken to cost three forward passes an image."""
+    data = load(sweep.data, seed=sweep.seed)
+    space = Space(sweep.space, input=data.input, classes=data.classes)
+    rng = Random(sweep.seed)
+    report = survey(space, sweep.limits, rng=rng)
+    members = [space.sample(rng) for _ in range(200)]
+    feasible = [m for m in members if not sweep.limits.excess(cost(m.architecture))] or members
+    median = sorted(feasible, key=lambda m: cost(m.architecture).flops)[len(feasible) // 2]
+    one = replace(sweep.training, epochs=1, warmup_epochs=0.0)
+    with one_thread():
+        train(build(median.architecture, 0), data, one, seed=0)  # the first epoch pays for warming up
+        start = time.perf_counter()
+        train(build(median.architecture, 0), data, one, seed=0)
+        epoch_s = time.perf_counter() - start
+    macs = cost(median.architecture).macs
+    trials = sweep.budget.trials or (sweep.budget.epochs or 0) // sweep.training.epochs
+    trial_s = epoch_s * sweep.training.epochs
+    work = 3.0 * macs * data.sizes["train"] * sweep.training.epochs
+    record: dict[str, object] = {
+        "format": "estimate/1",
+        "trials": trials or None,
+        "median_macs": macs,
+        "seconds_per_epoch": epoch_s,
+        "seconds_per_trial": trial_s,
+        "worker_hours": trials * trial_s / 3600,
+        "multiply_adds": trials * work,
+        "feasible": report.feasible,
+    }
+    lines = [
+        f"feasible   {report.feasible:.0%} of the space",
+        f"a trial    {short(macs)} multiply-adds an image at the median; {epoch_s:.2f} s an epoch on one thread here, "
+        f"{duration(trial_s)} in all",
+    ]
+    if trials:
+        lines += [
+            f"the sweep  {trials} trials: {duration(trials * trial_s)} of one such worker, {short(trials * work)} "
+            "multiply-adds of training",
+        ]
+    return lines, record

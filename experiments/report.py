@@ -1,0 +1,49 @@
+"""The files of a front: `front.html`, `front.png`, `hypervolume.png`; and its table for the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from experiments.terminal import table
+from nas.pareto import Objective
+from nas.quantities import short
+from nas.results import Result
+from nas.search import Outcome
+
+
+def write_report(outcome: Outcome) -> list[Path]:
+    """Write the pictures of `outcome` into its folder; their paths."""
+    from dashboards.figures import front_figure, front_html, front_png, hypervolume_png
+
+    limits = dict(outcome.sweep.limits.costs)
+    if outcome.sweep.limits.latency_ms is not None:
+        limits["latency_ms"] = outcome.sweep.limits.latency_ms
+    figure = front_figure(outcome.results, outcome.objectives, limits)
+    corner = ", ".join(f"{name} {short(value)}" for name, value in outcome.reference.items())
+    note = (
+        f"{len({r.trial for r in outcome.results})} trials of {outcome.sweep.training.epochs} epochs on "
+        f"{outcome.sweep.data}, one seed each; accuracy on validation data; hypervolume measured from {corner}."
+    )
+    out = outcome.out
+    page = front_html(figure, f"Sweep {outcome.sweep.name}", outcome.front, outcome.objectives, note)
+    (out / "front.html").write_text(page)
+    front_png(out / "front.png", outcome.results, outcome.objectives, limits)
+    hypervolume_png(out / "hypervolume.png", outcome.history, outcome.reference)
+    return [out / name for name in ("front.html", "front.png", "hypervolume.png")]
+
+
+def front_table(members: Sequence[Result], objectives: Sequence[Objective]) -> str:
+    """The front for the terminal, a member a line."""
+    if not members:
+        return "The front is empty: no trial was fully trained yet."
+    tested = any("test_accuracy" in row.values for row in members)
+    costs = list(dict.fromkeys([*(o.name for o in objectives if not o.maximize), "flops", "params"]))
+    head = ["trial", "accuracy", *(["test"] if tested else []), *costs, "architecture"]
+    rows = []
+    for row in members:
+        accuracy = f"{row.values['accuracy']:.3f}" if "accuracy" in row.values else "-"
+        test = [f"{row.values['test_accuracy']:.3f}" if "test_accuracy" in row.values else "-"] if tested else []
+        prices = [short(row.values[name]) if name in row.values else "-" for name in costs]
+        rows.append([str(row.trial), accuracy, *test, *prices, row.words])
+    return table(head, rows)

@@ -1,0 +1,90 @@
+"""An output folder: who holds it, whose sweep it is, and its files."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from nas.results import Result
+from nas.sweep import Sweep, SweepError
+
+FREE = {"budget", "workers", "tracking", "storage"}  # of a sweep, what may change between two calls on one folder
+
+
+@contextmanager
+def held(out: Path) -> Iterator[None]:
+    """Hold the folder against a second driver; the system lets go when this process ends, however it ends."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        file = open(out / "lock", "a+")  # noqa: SIM115 (held open: closing lets go of the lock)
+    except OSError as error:
+        raise SweepError([f"{out}: must be a folder that can be written ({error.strerror})"]) from None
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            file.seek(0)
+            raise SweepError(
+                [f"{out}: must not be in use by another search (process {file.read().strip()} holds it)"]
+            ) from None
+        file.seek(0)
+        file.truncate()
+        file.write(str(os.getpid()))
+        file.flush()
+        yield
+
+
+def claim(sweep: Sweep, out: Path) -> None:
+    """Make `out` this sweep's. Raises `SweepError`, with what differs, where it is another's."""
+    path = out / "sweep.json"
+    now = json.loads(json.dumps(sweep.to_json()))
+    if path.exists():
+        before = json.loads(path.read_text())
+        changed = [k for k in now if k not in FREE and now[k] != before.get(k)]
+        if changed:
+            faults = [f"{path}: {k}: must stay as it was ({_cut(before.get(k))}; got {_cut(now[k])})" for k in changed]
+            raise SweepError([*faults, f"{out} belongs to another sweep: choose another --out, or delete it."])
+    write_json(path, now)
+
+
+def _cut(value: object) -> str:
+    text = json.dumps(value)
+    return text if len(text) < 120 else text[:117] + "..."
+
+
+def read_sweep_of(out: Path) -> Sweep:
+    """The sweep whose folder `out` is. Raises `SweepError` where it is nobody's."""
+    path = out / "sweep.json"
+    try:
+        record = json.loads(path.read_text())
+    except OSError:
+        raise SweepError([f"{path}: must be there; `nas search` writes it (no sweep has run into {out}?)"]) from None
+    except ValueError as error:
+        raise SweepError([f"{path}: must be JSON ({error})"]) from None
+    return Sweep.from_json(record)
+
+
+def read_front(out: Path) -> list[Result]:
+    """The members in `out/front.json`. Raises `SweepError` for a folder without one, or another format."""
+    path = out / "front.json"
+    try:
+        record = json.loads(path.read_text())
+    except OSError:
+        raise SweepError([f"{path}: must be there; `nas search` writes it (no sweep has run into {out}?)"]) from None
+    except ValueError as error:
+        raise SweepError([f"{path}: must be JSON ({error})"]) from None
+    if record.get("format") != "front/1":
+        raise SweepError([f"{path}: format must be 'front/1' (got {record.get('format')!r})"])
+    return [Result.from_json(member) for member in record["members"]]
+
+
+def write_json(path: Path, record: object) -> None:
+    """Whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(json.dumps(record, indent=1) + "\n")
+    os.replace(temporary, path)

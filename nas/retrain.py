@@ -1,0 +1,135 @@
+"""Retraining a front member with fresh seeds: what its accuracy is when it was not picked for being lucky.
+
+The front of one seed is optimistic: of many trials, it keeps those whose noise was kind. Mean and spread over seeds
+that took no part in the search, on test data, are what to expect.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import mean, stdev
+
+from nas.data import mix
+from nas.folder import read_front, read_sweep_of, write_json
+from nas.results import Result, Results
+from nas.search import open_pool, open_tracker
+from nas.sweep import SweepError
+from nas.workers import Job, Pool
+
+SEED_STREAM = 1_000_003  # seeds of retrainings lie apart from those of trials
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retrained:
+    """One architecture, several seeds. Accuracies are 0-1; `spread` is the sample standard deviation (0 of one)."""
+
+    trial: int
+    searched: float
+    validation: tuple[float, ...]
+    test: tuple[float, ...]
+    failures: tuple[str, ...]
+    checkpoints: tuple[str, ...]
+
+    @property
+    def test_mean(self) -> float:
+        return mean(self.test) if self.test else float("nan")
+
+    @property
+    def test_spread(self) -> float:
+        return stdev(self.test) if len(self.test) > 1 else 0.0
+
+    @property
+    def validation_mean(self) -> float:
+        return mean(self.validation) if self.validation else float("nan")
+
+    def to_json(self) -> dict[str, object]:
+        return {
+            "format": "retrained/1",
+            "trial": self.trial,
+            "searched_validation_accuracy": self.searched,
+            "validation_accuracies": list(self.validation),
+            "validation_mean": self.validation_mean,
+            "test_accuracies": list(self.test),
+            "test_mean": self.test_mean,
+            "test_spread": self.test_spread,
+            "failures": list(self.failures),
+            "checkpoints": list(self.checkpoints),
+        }
+
+
+def find_trial(out: Path, number: int) -> Result:
+    """The fully trained trial `number` of the sweep in `out`. Raises `SweepError`, naming the front, for another."""
+    row = Results(out / "results.jsonl").latest().get(number)
+    if row is None or row.state != "complete" or not row.final:
+        members = ", ".join(str(member.trial) for member in read_front(out))
+        state = "is not there" if row is None else f"is {row.state}"
+        raise SweepError(
+            [f"--trial: must be a fully trained trial of {out} (got {number}, which {state}; front: {members})"]
+        )
+    return row
+
+
+def retrain(
+    out: Path,
+    number: int,
+    seeds: int,
+    *,
+    epochs: int | None = None,
+    say: Callable[[str], None] = print,
+    watch: Callable[[Sequence[Result]], None] = lambda results: None,
+    pool: Pool | None = None,
+) -> Retrained:
+    """Train trial `number` of the sweep in `out` again with `seeds` fresh seeds, for the sweep's epochs or `epochs`.
+
+    Writes `retrained/trial-NNNN.json` and the networks into `out`, and a run of kind `seed` each to MLflow.
+    """
+    row, sweep = find_trial(out, number), read_sweep_of(out)
+    training = replace(sweep.training, epochs=epochs) if epochs else sweep.training
+    folder = out / "retrained"
+    jobs = [
+        Job(
+            trial=i,
+            kind="seed",
+            architecture=row.architecture,
+            choices=row.choices,
+            words=row.words,
+            digest=row.digest,
+            values={k: v for k, v in row.values.items() if k not in ("accuracy", "test_accuracy")},
+            data=sweep.data,
+            data_seed=sweep.seed,
+            training=training,
+            seed=mix(sweep.seed, SEED_STREAM, number, i),
+            until=training.epochs,
+            parent=number,
+            checkpoint=str((folder / f"trial-{number:04d}-seed-{i}-of-{training.epochs}-epochs").resolve()),
+            train=sweep.train,
+            evaluate_test=True,
+        )
+        for i in range(seeds)
+    ]
+    tracker = open_tracker(sweep, out, {"seed": str(sweep.seed)}, say)
+    done: list[Result] = []
+    with pool or open_pool(sweep.workers, sweep.train) as workers:
+        for job in jobs:
+            workers.submit(job)
+        while len(done) < len(jobs):
+            done += workers.finished(0.5)
+            watch(done)
+    done.sort(key=lambda r: r.trial)
+    good = [r for r in done if r.state == "complete"]
+    found = Retrained(
+        trial=number,
+        searched=row.values.get("accuracy", float("nan")),
+        validation=tuple(r.values["accuracy"] for r in good),
+        test=tuple(r.values["test_accuracy"] for r in good),
+        failures=tuple((r.error or r.state).splitlines()[0] for r in done if r.state != "complete"),
+        checkpoints=tuple(r.checkpoint for r in good if r.checkpoint),
+    )
+    write_json(folder / f"trial-{number:04d}.json", found.to_json())
+    if tracker:
+        for r in done:
+            tracker.log_run("seed", replace(r, trial=number), {"retrains": number, "epochs": training.epochs})
+        tracker.flush(30)
+    return found

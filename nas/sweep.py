@@ -1,0 +1,327 @@
+"""A sweep: everything a search needs, read from YAML at once and handed on as plain values.
+
+All faults of the file (and of the space file it names) are reported together, each as
+`file:line: field: rule (got value; did you mean ...)`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, get_type_hints
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, create_model
+
+from nas.pareto import OBJECTIVES
+from nas.quantities import count, milliseconds
+from nas.train import Training, TrainingError
+from searchspace.choices import Place, SpaceError, meant, read
+from searchspace.cost import Cost
+
+FORMAT = "sweep/1"
+SAMPLERS = ("tpe", "nsga2", "random")
+
+
+class SweepError(ValueError):
+    """A sweep that cannot start. `faults` are lines for people, one for each thing to mend."""
+
+    def __init__(self, faults: list[str]) -> None:
+        self.faults = faults
+        super().__init__("\n".join(faults))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """Hard upper limits: `costs` by name, held before a trial exists; `latency_ms`, measured before training."""
+
+    costs: dict[str, float] = field(default_factory=dict)
+    latency_ms: float | None = None
+
+    def excess(self, cost: Cost) -> dict[str, float]:
+        """By how much `cost` is over each limit, as a share of the limit; empty where all hold."""
+        over = {name: getattr(cost, name) / limit - 1 for name, limit in self.costs.items()}
+        return {name: share for name, share in over.items() if share > 0}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Budget:
+    """When to stop proposing: at the first of these. `epochs` counts all trained, `gpu_hours` seconds on a GPU."""
+
+    trials: int | None = None
+    epochs: int | None = None
+    hours: float | None = None
+    gpu_hours: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Workers:
+    """What a trial takes of the cluster at `address` (None: this machine, "inprocess": this process)."""
+
+    cpus_per_trial: float = 1.0
+    gpus_per_trial: float = 0.0
+    max_concurrent: int | None = None
+    address: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tracking:
+    """Where MLflow records: `uri` None is MLFLOW_TRACKING_URI, else sqlite beside the results; "off" is nowhere."""
+
+    uri: str | None = None
+    experiment: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sweep:
+    """The whole run. `space` is a space file's mapping; `storage` None is a journal beside the results."""
+
+    name: str
+    data: str
+    space: Mapping[str, object]
+    objectives: tuple[str, ...] = ("accuracy", "flops")
+    limits: Limits = Limits()
+    sampler: str = SAMPLERS[0]
+    budget: Budget = Budget(trials=40)
+    training: Training = field(default_factory=Training)
+    workers: Workers = Workers()
+    tracking: Tracking = Tracking()
+    seed: int = 0
+    train: str = "nas.train:train"
+    storage: str | None = None
+
+    def to_json(self) -> dict[str, object]:
+        """Plain data that says all of the sweep."""
+        return {"format": FORMAT, **dataclasses.asdict(self)}
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> Self:
+        """The sweep that `to_json` wrote. Raises `SweepError` for another format or missing parts."""
+        if record.get("format") != FORMAT:
+            raise SweepError([f"A sweep must have format {FORMAT!r} (got {record.get('format')!r})."])
+        parts = {"limits": Limits, "budget": Budget, "training": Training, "workers": Workers, "tracking": Tracking}
+        try:
+            values = {k: parts[k](**v) if k in parts else v for k, v in record.items() if k != "format"}
+            return cls(**{**values, "objectives": tuple(values["objectives"])})
+        except (TypeError, KeyError, AttributeError) as error:
+            raise SweepError([f"A sweep must have all its parts ({error})."]) from None
+
+
+def _objectives(value: object) -> tuple[str, ...]:
+    names = list(value) if isinstance(value, list | tuple) else [value]
+    for name in names:
+        if name not in OBJECTIVES:
+            raise ValueError(f"must be among {', '.join(OBJECTIVES)} (got {name!r}{meant(name, OBJECTIVES)})")
+    if len(set(names)) < len(names):
+        raise ValueError(f"must be different objectives (got {names})")
+    if not 1 <= len(names) <= 4:
+        raise ValueError(f"must be one to four objectives (got {len(names)})")
+    return tuple(map(str, names))
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
+
+
+class _Budget(_Model):
+    trials: int | None = Field(default=None, ge=1)
+    epochs: int | None = Field(default=None, ge=1)
+    hours: float | None = Field(default=None, gt=0)
+    gpu_hours: float | None = Field(default=None, gt=0)
+
+
+_Count = Annotated[float | None, BeforeValidator(count)]
+
+
+class _Limits(_Model):
+    flops: _Count = None
+    macs: _Count = None
+    params: _Count = None
+    activations: _Count = None
+    interactions: _Count = None
+    latency: Annotated[float | None, BeforeValidator(milliseconds)] = None
+
+
+class _Workers(_Model):
+    cpus_per_trial: float = Field(default=1.0, gt=0)
+    gpus_per_trial: float = Field(default=0.0, ge=0)
+    max_concurrent: int | None = Field(default=None, ge=1)
+    address: str | None = None
+
+
+class _Tracking(_Model):
+    uri: str | None = None
+    experiment: str | None = None
+
+
+# Each setting of Training with its own type and default; Training itself checks the values.
+_Training = create_model(
+    "_Training",
+    __base__=_Model,
+    **{f.name: (get_type_hints(Training)[f.name], f.default) for f in dataclasses.fields(Training)},  # type: ignore[call-overload]
+)
+_NESTED = {"budget": _Budget, "limits": _Limits, "workers": _Workers, "tracking": _Tracking, "training": _Training}
+
+
+class _SweepFile(_Model):
+    format: Literal["sweep/1"]
+    name: str = Field(min_length=1, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
+    purpose: str = ""
+    data: str
+    space: str | dict[str, object]
+    objectives: Annotated[tuple[str, ...], BeforeValidator(_objectives)] = ("accuracy", "flops")
+    limits: _Limits = _Limits()
+    sampler: Literal["tpe", "nsga2", "random"] = "tpe"
+    budget: _Budget = _Budget(trials=40)
+    training: _Training = _Training()  # type: ignore[valid-type]
+    workers: _Workers = _Workers()
+    tracking: _Tracking = _Tracking()
+    seed: int = Field(default=0, ge=0)
+    train: str = Field(default="nas.train:train", pattern=r"^[\w.]+:\w+$")
+    storage: str | None = None
+
+
+def read_sweep(path: Path, spaces: Mapping[str, Path] | None = None) -> Sweep:
+    """The sweep in the YAML file `path`; `spaces` are presets a sweep may name. Raises `SweepError`."""
+    text, record = _load(path)
+    try:
+        model = _SweepFile.model_validate(record)
+        faults = []
+    except ValidationError as error:
+        model = None
+        faults = [_fault(path, text, _place(e["loc"]), _rule(e)) for e in error.errors()]
+    where, space_text, space = _space(path, text, record, spaces or {}, faults)
+    if space is not None:
+        prefix: Place = ("space",) if where == path else ()
+        try:
+            read(space, {})
+        except SpaceError as error:
+            faults += [_fault(where, space_text, (*prefix, *place), rule) for place, rule in error.problems]
+    training = Training()
+    if model is not None:
+        try:
+            training = Training(**model.training.model_dump())  # type: ignore[attr-defined]
+        except TrainingError as error:
+            name, _, rule = str(error).removeprefix("`").partition("` ")
+            faults.append(_fault(path, text, ("training", name), rule))
+        if model.budget == _Budget():
+            faults.append(_fault(path, text, ("budget",), "must set trials, epochs, hours or gpu_hours"))
+    if faults or model is None or space is None:
+        raise SweepError(faults)
+    limits = model.limits.model_dump()
+    latency = limits.pop("latency")
+    return Sweep(
+        name=model.name,
+        data=_relative(path, model.data),
+        space=space,
+        objectives=model.objectives,
+        limits=Limits(costs={k: v for k, v in limits.items() if v is not None}, latency_ms=latency),
+        sampler=model.sampler,
+        budget=Budget(**model.budget.model_dump()),
+        training=training,
+        workers=Workers(**model.workers.model_dump()),
+        tracking=Tracking(**model.tracking.model_dump()),
+        seed=model.seed,
+        train=model.train,
+        storage=model.storage,
+    )
+
+
+def _relative(path: Path, data: str) -> str:
+    """A data file is meant from the sweep's folder where it is there, else from where the command runs."""
+    beside = path.parent / data
+    return str(beside) if ("/" in data or "." in data) and beside.exists() else data
+
+
+def _load(path: Path) -> tuple[str, dict[str, object]]:
+    try:
+        text = path.read_text()
+        record = yaml.safe_load(text)
+    except OSError as error:
+        raise SweepError([f"{path}: must be a readable file ({error.strerror})"]) from None
+    except UnicodeDecodeError:
+        raise SweepError([f"{path}: must be text in UTF-8"]) from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f":{mark.line + 1}" if mark else ""
+        raise SweepError([f"{path}{line}: must be YAML ({getattr(error, 'problem', error)})"]) from None
+    if not isinstance(record, dict):
+        raise SweepError([f"{path}: must be a mapping (got {type(record).__name__})"])
+    return text, record
+
+
+def _space(
+    path: Path, text: str, record: Mapping[str, object], spaces: Mapping[str, Path], faults: list[str]
+) -> tuple[Path, str, dict[str, object] | None]:
+    """(file, its text, mapping) of the space: written in the sweep, a file beside it, or a preset by name."""
+    named = record.get("space")
+    if isinstance(named, dict):
+        return path, text, named
+    if not isinstance(named, str):
+        return path, text, None
+    found = next((p for p in (path.parent / named, Path(named)) if p.is_file()), spaces.get(named))
+    if found is None:
+        rule = f"must be a preset ({', '.join(spaces)}) or a file (got {named!r}{meant(named, spaces)})"
+        faults.append(_fault(path, text, ("space",), rule))
+        return path, text, None
+    try:
+        return found, *_load(found)
+    except SweepError as error:
+        faults += error.faults
+        return path, text, None
+
+
+def _place(loc: tuple[int | str, ...]) -> Place:
+    return tuple(part for part in loc if not (isinstance(part, str) and part in ("str", "dict[str,any]")))
+
+
+def _rule(error: object) -> str:
+    """pydantic's message in our form: rule (got value; did you mean ...)."""
+    assert isinstance(error, dict)
+    kind, got = error["type"], error.get("input")
+    if kind == "extra_forbidden":
+        known = list(_fields(error["loc"]))
+        return f"must be one of {', '.join(known)} (got {error['loc'][-1]!r}{meant(error['loc'][-1], known)})"
+    if kind == "missing":
+        return "must be given"
+    if kind == "value_error":
+        return str(error["ctx"]["error"])
+    if kind == "literal_error":
+        known = [word.strip("' ") for word in error["ctx"]["expected"].replace(" or ", ",").split(",")]
+        return f"must be one of {', '.join(known)} (got {got!r}{meant(got, known)})"
+    message = str(error["msg"]).removeprefix("Input should be ").removeprefix("String should ")
+    return f"must be {message} (got {got!r})"
+
+
+def _fields(loc: tuple[int | str, ...]) -> Mapping[str, object]:
+    model: type[BaseModel] = _SweepFile
+    for part in loc[:-1]:
+        model = _NESTED.get(str(part), model)
+    return model.model_fields
+
+
+def _fault(path: Path, text: str, place: Place, rule: str) -> str:
+    name = ".".join(str(part + 1) if isinstance(part, int) else part for part in place)
+    return f"{path}:{_line(text, place)}: {name + ': ' if name else ''}{rule}"
+
+
+def _line(text: str, place: Place) -> int:
+    """The line (from 1) of the deepest part of `place` that the file has."""
+    node = yaml.compose(text, Loader=yaml.SafeLoader)
+    line = 1
+    for part in place:
+        if isinstance(node, yaml.MappingNode):
+            for key, value in node.value:
+                if key.value == str(part):
+                    line, node = key.start_mark.line + 1, value
+                    break
+            else:
+                return line
+        elif isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
+            node = node.value[part]
+            line = node.start_mark.line + 1
+        else:
+            return line
+    return line
