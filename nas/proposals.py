@@ -19,7 +19,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from nas.sweep import Limits
 from searchspace.architecture import ArchitectureError
-from searchspace.choices import Value
+from searchspace.choices import SpaceError, Value
 from searchspace.cost import Cost, cost
 from searchspace.space import Candidate, Code, Space
 
@@ -65,6 +65,8 @@ class Proposals(BaseSampler):
 
     def __init__(self, space: Space, limits: Limits, inner: BaseSampler, rng: Random, seen: set[str]) -> None:
         self.space, self.limits, self.inner, self.rng, self.seen = space, limits, inner, rng, seen
+        if not space.choices:
+            raise SpaceError([((), "must offer at least one choice: a list of values somewhere (got none)")])
         self.counts = Counts()
         self.candidate: Candidate | None = None
         self.cost: Cost | None = None
@@ -147,7 +149,7 @@ class Proposals(BaseSampler):
     def _mend(self, code: Code) -> tuple[Candidate, Cost] | None:
         """A walk of single changes from `code`, never further over the limits, to the first feasible new point."""
         here = self._excess(code)
-        for _ in range(STEPS if self.space.choices else 0):
+        for _ in range(STEPS):
             name = self.rng.choice(list(self.space.choices))
             changed = {**code, name: self.rng.choice(self.space.choices[name])}
             found = self._feasible(changed)

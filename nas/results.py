@@ -136,6 +136,18 @@ class Results:
         os.fsync(file.fileno())
         self._rows.append(result)
 
+    def close(self) -> None:
+        """Let go of the file; appending opens it again."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
     def __iter__(self) -> Iterator[Result]:
         return iter(self._rows)
 

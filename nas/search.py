@@ -100,10 +100,11 @@ def search(
         space = Space(sweep.space, input=data.input, classes=data.classes)
         found = _surveyed(sweep, space, out)
         tracker = open_tracker(sweep, out, {**provenance(), "data": data.fingerprint, "seed": str(sweep.seed)}, say)
-        run = _Search(sweep, out, space, found, tracker)
-        with pool or open_pool(sweep.workers, sweep.train) as workers:
-            run.loop(workers, watch)
-        outcome = run.outcome()
+        with Results(out / "results.jsonl") as table:
+            run = _Search(sweep, out, space, found, tracker, table)
+            with pool or open_pool(sweep.workers, sweep.train) as workers:
+                run.loop(workers, watch)
+            outcome = run.outcome()
         files = [*report(outcome), *(out / name for name in ("front.json", "sweep.json", "space.json"))]
         if tracker:
             volume = outcome.history[-1][1] if outcome.history else 0.0
@@ -137,10 +138,12 @@ def open_tracker(sweep: Sweep, out: Path, facts: dict[str, str], say: Callable[[
 class _Search:
     """The state of one call of `search`."""
 
-    def __init__(self, sweep: Sweep, out: Path, space: Space, report: Survey, tracker: Tracker | None) -> None:
+    def __init__(
+        self, sweep: Sweep, out: Path, space: Space, report: Survey, tracker: Tracker | None, table: Results
+    ) -> None:
         self.sweep, self.out, self.space, self.report, self.tracker = sweep, out, space, report, tracker
         self.objectives = tuple(OBJECTIVES[name] for name in sweep.objectives)
-        self.table = Results(out / "results.jsonl")
+        self.table = table
         self.study = open_study(sweep.name, sweep.storage, out, self.objectives)
         begun = len(self.study.get_trials(deepcopy=False))
         rng = Random(mix(sweep.seed, begun))  # another stream on every start: a repeated one repeats proposals
@@ -266,11 +269,12 @@ class _Search:
         self._clean()
 
     def _clean(self) -> None:
-        """Keep the checkpoints of the front and of what runs."""
-        kept = {row.trial for row in self.front} | set(self.in_flight)
+        """Keep the networks of the front, and the checkpoints of what runs."""
+        kept = {row.trial for row in self.front}
         for path in (self.out / "checkpoints").glob("trial-*"):
-            number = path.name.removeprefix("trial-").partition(".")[0]
-            if number.isdigit() and int(number) not in kept:
+            number, _, suffix = path.name.removeprefix("trial-").partition(".")
+            trial = int(number) if number.isdigit() else -1
+            if trial not in self.in_flight and not (trial in kept and suffix == "safetensors"):
                 path.unlink(missing_ok=True)
 
     def _status(self) -> Status:

@@ -112,7 +112,7 @@ class Sweep:
 def _objectives(value: object) -> tuple[str, ...]:
     names = list(value) if isinstance(value, list | tuple) else [value]
     for name in names:
-        if name not in OBJECTIVES:
+        if not isinstance(name, str) or name not in OBJECTIVES:
             raise ValueError(f"must be among {', '.join(OBJECTIVES)} (got {name!r}{meant(name, OBJECTIVES)})")
     if len(set(names)) < len(names):
         raise ValueError(f"must be different objectives (got {names})")

@@ -17,7 +17,7 @@ import time
 import traceback
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
@@ -29,6 +29,7 @@ from nas.data import Resident, load
 from nas.latency import latency_ms, one_thread
 from nas.results import Epoch, Result, Worker
 from nas.train import Train, Trained, Training, TrainingFailed, evaluate, out_of_memory
+from searchspace.checkpoint import save
 from searchspace.network import build
 from searchspace.notation import from_json
 
@@ -49,7 +50,8 @@ class Job:
     """One rung job: train an architecture from where `checkpoint` left it to epoch `until`.
 
     `architecture` is its JSON, `values` the costs already known; `trial` to `parent` go into the result as they are.
-    Latency is measured where `measure_latency` or `latency_limit_ms` asks for it. `train` names a function like
+    Latency is measured where `measure_latency` or `latency_limit_ms` asks for it. Once fully trained, the network is
+    written to `checkpoint` + ".safetensors", which is then the result's checkpoint. `train` names a function like
     `nas.train.train` as "package.module:function". `evaluate_test` adds values["test_accuracy"].
     """
 
@@ -124,7 +126,12 @@ def run(job: Job, *, node: str | None = None, device: str = "auto") -> Result:
             values["accuracy"] = trained.curve[-1].val_accuracy
             if job.evaluate_test:
                 _, values["test_accuracy"] = evaluate(network, data, "test", device=device)
-            return result("complete", trained.curve)
+            done = result("complete", trained.curve)
+            if done.final and checkpoint is not None:
+                network_file = checkpoint.with_name(f"{checkpoint.name}.safetensors")
+                save(network_file, network)
+                done = replace(done, checkpoint=str(network_file))
+            return done
     except TrainingFailed as error:
         return result("failed", error.curve, str(error))
     except Exception as error:  # user code and torch may raise anything; the sweep goes on

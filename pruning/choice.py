@@ -167,11 +167,15 @@ def _reasons(flow: Flow, widths: list[_Width], roots: frozenset[int], removed: f
     reasons: dict[int, str] = {}
     for dense, place in _borders(flow):
         heavy, sure = _constants(flow, dense, place, removed)
-        for root in (heavy - sure) & roots:
-            reasons.setdefault(root, f"is not zero where {dense.name} pads with zeros")
-        if heavy & removed and len(sure - removed) == 1:
-            for root in sure & roots:
-                reasons.setdefault(root, f"carries its group's constants past the zero padding of {dense.name}")
+        last = sure if len(sure - removed) == 1 else set[int]()
+        for root in (heavy - sure | last) & roots:
+            carries = root in last and heavy & removed
+            rule = (
+                "carries its group's constants past the zero padding of"
+                if carries
+                else "is not zero where zeros are padded in"
+            )
+            reasons.setdefault(root, f"{rule} {dense.name}")
     for width in widths:
         rule = "needs as many channels in every group" if len(width.groups) > 1 else "keeps at least one channel"
         for group in width.groups:

@@ -71,9 +71,9 @@ class Pruned:
         rest = f"; {stay} constant channels stay" if stay else ""
         if not self.removed:
             return f"Nothing to remove: the network is unchanged{rest}."
-        before, after = self.cost_before, self.cost_after
+        before, after, layers = self.cost_before, self.cost_after, len(self.removed)
         return (
-            f"Removed {sum(map(len, self.removed.values()))} channels from {len(self.removed)} layers: "
+            f"Removed {sum(map(len, self.removed.values()))} channels from {layers} layer{'s' if layers > 1 else ''}: "
             f"{before.flops:,} -> {after.flops:,} flops, {before.params:,} -> {after.params:,} params{rest}. "
             f"Relative error {self.proof.relative_error:.1e}."
         )

@@ -71,8 +71,10 @@ __all__ = [
 
 
 def _nodes(node: Node, name: str) -> None:
-    value = tuple(getattr(node, name))
-    object.__setattr__(node, name, value)
+    value = getattr(node, name)
+    if not isinstance(value, list | tuple):
+        raise ArchitectureError(f"`{name}` of {type(node).__name__} must be a tuple of nodes, but got {value!r}.")
+    object.__setattr__(node, name, tuple(value))
     for item in value:
         if not isinstance(item, Node):
             raise ArchitectureError(f"`{name}` of {type(node).__name__} must hold leaves and joins, but got {item!r}.")
@@ -225,7 +227,7 @@ class Architecture:
     output: Shape = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        size = tuple(self.input)
+        size = tuple(self.input) if isinstance(self.input, list | tuple) else (self.input,)
         object.__setattr__(self, "input", size)
         if len(size) not in (3, 4) or any(type(v) is not int or v < 1 for v in size):
             raise ArchitectureError(

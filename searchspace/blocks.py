@@ -97,16 +97,17 @@ def spatial(
     dilation: int = 1,
     groups: int = 1,
     factorization: str = "none",
-    activation: str | None = "relu",
+    activation: str = "relu",
+    linear: bool = False,
 ) -> list[Node]:
-    """A k x k convolution to `out` with norm and activation, factorized or not."""
+    """A k x k convolution to `out` with norm and activation, factorized or not; `linear`: none after the last."""
     parts = factorized(kernel, stride, len(into.space), factorization, bool(low or into.low))
     nodes: list[Node] = []
     for i, (size, step) in enumerate(parts):
         wide = spread(size, dilation, len(into.space))
         conv = Conv(out, size, step, dilation=wide, groups=groups, low=low, label="spatial")
         last = i == len(parts) - 1
-        nodes += unit(conv, activation if last else activation or "relu")
+        nodes += unit(conv, None if last and linear else activation)
     return nodes
 
 
@@ -220,7 +221,8 @@ def residual(
         dilation=dilation,
         groups=groups,
         factorization=factorization,
-        activation=None,
+        activation=activation,
+        linear=True,
     )
     branch = Chain((*first, *_shuffle(shuffle, groups), *second, *_squeeze_excite(squeeze_excite, out)))
     return Chain((Add((branch, _shortcut(into, out, low, stride))), Activation(activation)), label="residual")

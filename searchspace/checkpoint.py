@@ -51,7 +51,7 @@ def load_with_metadata(path: Path) -> tuple[Network, dict[str, str]]:
                 raise CheckpointError(f"{path}: the format must be {FORMAT!r}, but got {header.get('format')!r}.")
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         network = build(from_json(json.loads(header.pop("architecture"))))
-        network.load_state_dict(tensors)
+        network.load_state_dict(tensors, assign=True)  # keeps their dtype
     except FileNotFoundError:
         raise CheckpointError(f"{path}: there must be a network file here, but there is none.") from None
     except (SafetensorError, OSError, ArchitectureError, KeyError, json.JSONDecodeError, RuntimeError) as error:

@@ -6,7 +6,8 @@ its handles, called with shapes); this file says which operators a leaf runs. De
 the tracer in `trace_flops` too, so that a trace of the built network equals the sum to the unit:
 nearest upsampling in 3D counts 1 per output element, as fvcore counts it in 2D. Not counted, as in fvcore: adding,
 multiplying, concatenating, activations, max and average pooling, 3D adaptive pooling, local response
-normalisation, dropout, shuffles and selections of channels. Auxiliary heads count in `params` alone.
+normalisation, dropout, shuffles and selections of channels. Auxiliary heads count in `params` alone. A trace leaves
+out a path whose result nothing reads (a Select that takes no low channel); the network runs it, and it counts here.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ from math import comb, prod
 from torch import nn, zeros
 
 from searchspace import architecture as language
-from searchspace.architecture import Architecture, Leaf, Node, Shape, axes, children, windows
+from searchspace.architecture import Architecture, Leaf, Shape, axes, windows
+from searchspace.receptive_field import receptive_field
 
 with warnings.catch_warnings():  # fvcore scripts two losses on import, which torch calls deprecated
     warnings.simplefilter("ignore", DeprecationWarning)
@@ -166,65 +168,6 @@ def cost(architecture: Architecture) -> Cost:
         interactions=interactions,
         receptive_field=receptive_field(architecture),
     )
-
-
-# Receptive field: per axis (field of high, field of low, step between neighbours of the high map). None: all of it.
-_Field = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
-
-
-def receptive_field(architecture: Architecture) -> tuple[int, ...]:
-    """Input elements per axis that reach one element of the last map before a global pooling; branches: the widest."""
-    n = len(architecture.input) - 1
-    one = (1,) * n
-    return _field(architecture.body, (one, one, one), n)[0][0]
-
-
-def _field(node: Node, field: _Field, n: int) -> tuple[_Field, bool]:
-    """The field after `node`, and whether a global layer ended it."""
-    if isinstance(node, language.Chain):
-        for item in node.items:
-            field, ended = _field(item, field, n)
-            if ended:
-                return field, True
-        return field, False
-    if isinstance(node, language.Add | language.Concat):
-        ends = [_field(branch, field, n) for branch in children(node)]
-        fields = [f for f, _ in ends]
-        widest = [tuple(max(sizes) for sizes in zip(*(f[i] for f in fields), strict=True)) for i in range(3)]
-        return (widest[0], widest[1], widest[2]), any(ended for _, ended in ends)
-    if isinstance(node, language.AdaptivePool | language.Flatten | language.Linear):
-        return field, True
-    if not isinstance(node, language.Conv | language.Depthwise | language.Pool):
-        return field, False
-    return _slid_field(node, field, n), False
-
-
-@lru_cache(maxsize=1 << 16)
-def _slid_field(node: language.Conv | language.Depthwise | language.Pool, field: _Field, n: int) -> _Field:
-    high, low, step = field
-    kernel, stride, _, dilation = windows(node, n)
-    reach = [d * (k - 1) for k, d in zip(kernel, dilation, strict=True)]
-    image = [1 + (axis >= n - 2) for axis in range(n)]  # a low map's step, in steps of the high one
-    out_step = tuple(a * s for a, s in zip(step, stride, strict=True))
-    octave = isinstance(node, language.Conv) and node.low
-    if low == high and not octave:
-        new = tuple(h + r * a for h, r, a in zip(high, reach, step, strict=True))
-        return new, new, out_step
-    pooled_high = [h + (s - 1) * a for h, s, a in zip(high, stride, step, strict=True)]
-    pooled_low = [h + (s - 1) * a * i for h, s, a, i in zip(low, stride, step, image, strict=True)]
-    down = [h + (i - 1) * a for h, a, i in zip(pooled_high, out_step, image, strict=True)]
-    from_high = [h + r * a for h, r, a in zip(pooled_high, reach, out_step, strict=True)]
-    to_low = [max(d, p) + r * a * i for d, p, r, a, i in zip(down, pooled_low, reach, out_step, image, strict=True)]
-    if isinstance(node, language.Conv):
-        from_low = [
-            h + r * a * (2 if i == 2 and s == 1 else 1)
-            for h, r, a, i, s in zip(low, reach, out_step, image, stride, strict=True)
-        ]
-        if low != high:
-            from_high = [max(a, b) for a, b in zip(from_high, from_low, strict=True)]
-        if not octave:
-            return tuple(from_high), tuple(from_high), out_step
-    return tuple(from_high), tuple(to_low), out_step
 
 
 def trace_flops(network: nn.Module, input_shape: tuple[int, ...]) -> int:

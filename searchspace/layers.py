@@ -42,6 +42,29 @@ def average_pool(x: Tensor, window: Sequence[int]) -> Tensor:
     return pool(x, kernel, list(window), ceil_mode=True)
 
 
+def every(x: Tensor, stride: Sequence[int]) -> Tensor:
+    """Every stride-th element along each axis of space."""
+    return x[(slice(None), slice(None), *(slice(None, None, s) for s in stride))]
+
+
+class StridedPointwise2d(nn.Conv2d):
+    """A strided 1 x 1 convolution as a plain one on every stride-th element: the same function and cost.
+
+    oneDNN 3.12 (torch 2.13, AVX2, channels last, under 8 input channels) writes past its buffer in the backward pass
+    of the strided form, which kills the process; `tests/searchspace/test_strided_pointwise.py` shows it.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.conv2d(every(x, self.stride), self.weight, self.bias, groups=self.groups)
+
+
+class StridedPointwise3d(nn.Conv3d):
+    """The same in 3D."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.conv3d(every(x, self.stride), self.weight, self.bias, groups=self.groups)
+
+
 class OctaveConv(nn.Module):
     """Octave convolution: up to four convolutions `hh`, `hl`, `lh`, `ll`, named from input to output frequency.
 

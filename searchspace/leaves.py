@@ -98,9 +98,15 @@ def _one_of(node: Node, name: str, allowed: tuple[str, ...]) -> None:
         )
 
 
+def _truth(node: Node, name: str) -> None:
+    value = getattr(node, name)
+    if type(value) is not bool:
+        raise ArchitectureError(f"`{name}` of {type(node).__name__} must be True or False, but got {value!r}.")
+
+
 def between(node: Node, name: str, low: float, high: float) -> None:
     value = getattr(node, name)
-    if type(value) is int:
+    if type(value) is int and low <= value <= high:
         value = float(value)
         object.__setattr__(node, name, value)
     if not isinstance(value, float) or not low <= value <= high:
@@ -200,6 +206,7 @@ class Conv(Leaf):
             _whole(self, name, least)
         for name in ("kernel", "stride", "dilation"):
             _per_axis(self, name, 1)
+        _truth(self, "bias")
         _explicit_padding(self, self.dilation)
         if self.low > self.out:
             raise ArchitectureError(f"`low` must be at most `out`, but got (low={self.low}, out={self.out}).")
@@ -231,6 +238,7 @@ class Depthwise(Leaf):
     def __post_init__(self) -> None:
         for name in ("kernel", "stride", "dilation"):
             _per_axis(self, name, 1)
+        _truth(self, "bias")
         _explicit_padding(self, self.dilation)
 
     def after(self, shape: Shape) -> Shape:
@@ -306,6 +314,7 @@ class Pool(Leaf):
         _one_of(self, "kind", POOLS)
         for name in ("kernel", "stride"):
             _per_axis(self, name, 1)
+        _truth(self, "ceil")
         _explicit_padding(self, 1)
 
     def rounding(self, shape: Shape) -> bool:
@@ -362,6 +371,7 @@ class Linear(Leaf):
 
     def __post_init__(self) -> None:
         _whole(self, "out", 1)
+        _truth(self, "bias")
 
     def after(self, shape: Shape) -> Shape:
         if shape.space:
@@ -413,6 +423,8 @@ class Select(Leaf):
     channels: tuple[int, ...]
 
     def __post_init__(self) -> None:
+        if not isinstance(self.channels, list | tuple):
+            raise ArchitectureError(f"`channels` of Select must be a list of channels, but got {self.channels!r}.")
         object.__setattr__(self, "channels", tuple(self.channels))
         if not self.channels or any(type(c) is not int or c < 0 for c in self.channels):
             raise ArchitectureError(

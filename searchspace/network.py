@@ -141,6 +141,8 @@ def _conv(leaf: language.Conv, before: Shape, after: Shape, dims: int) -> nn.Mod
         return conv(inputs, outputs, kernel, stride, padding, dilation, groups=leaf.groups, bias=bias)  # type: ignore[arg-type]
 
     if not before.low and not after.low:
+        if max(kernel) == 1 and max(stride) > 1 and not any(padding):
+            conv = layers.StridedPointwise2d if dims == 2 else layers.StridedPointwise3d
         return path(before.channels, leaf.out, leaf.bias, stride)
     return layers.OctaveConv((before.high, before.low), (after.high, after.low), path, stride, leaf.bias, after.space)
 

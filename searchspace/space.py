@@ -36,7 +36,7 @@ from searchspace.architecture import (
     shape_after,
 )
 from searchspace.blocks import Block, whole_width
-from searchspace.choices import SpaceError, Value, read
+from searchspace.choices import SpaceError, Value, effect, read
 
 Code = dict[str, Value]
 TRIES = 10_000
@@ -126,6 +126,17 @@ class Space:
         if full["head.width"] == 0:
             full["head.activation"] = self._head["activation"][0]
         return {name: full[name] for name in self.choices}
+
+    def active(self, code: Mapping[str, Value]) -> list[str]:
+        """The choices that do something in `code`, in order: the others (a shuffle without groups) are idle."""
+        full = self._complete(code)
+        idle = {"head.activation"} if full["head.width"] == 0 else set()
+        for stage in self._stages:
+            setting = {name: full[f"{stage.name}.{name}"] for name in stage.options}
+            for name in stage.options:
+                if not stage.active(name, setting) or effect(name, setting[name], setting) is None:
+                    idle.add(f"{stage.name}.{name}")
+        return [name for name in self.choices if name not in idle]
 
     def encode(self, architecture: Architecture) -> Code:
         """The canonical code of `architecture`: `encode(decode(code)) == code`. Raises `SpaceError` for a stranger."""
@@ -327,7 +338,7 @@ class Space:
         return names + (["head.width"] if full["head.width"] else [])
 
     def _repeats_earlier(self, full: Code) -> bool:
-        """Whether a stage is the same with an option at an earlier value: ratios round alike, a block has no use for it."""
+        """Whether a stage is the same with an option at an earlier value: ratios round alike, a block may not use it."""
         shape: Shape | None = None
         scale = float(full["width"])  # type: ignore[arg-type]
         for number, stage in enumerate(self._stages):

@@ -12,7 +12,6 @@ import torch
 
 from nas.data import Resident, load
 from nas.train import (
-    Precision,
     Trained,
     Training,
     TrainingError,
@@ -128,9 +127,8 @@ def test_a_finished_training_is_not_trained_again(digits: Resident, tmp_path: Pa
     assert os.listdir(tmp_path) == ["file"]
 
 
-@pytest.mark.parametrize("precision", ["bf16-mixed", "16-mixed"])
-def test_mixed_precision_trains(digits: Resident, precision: Precision) -> None:
-    network, trained = run(digits, Training(epochs=2, precision=precision))
+def test_mixed_precision_trains_float32_weights(digits: Resident) -> None:
+    network, trained = run(digits, Training(epochs=2, precision="bf16-mixed"))
     assert trained.curve[-1].val_accuracy > 0.15
     assert {p.dtype for p in network.parameters()} == {torch.float32}
 

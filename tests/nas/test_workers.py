@@ -19,6 +19,7 @@ from nas.results import Result
 from nas.train import Training
 from nas.workers import InProcessPool, Job, Pool, RayPool, WorkersError, _card, _slots, resolve, run
 from searchspace.architecture import Activation, AdaptivePool, Architecture, Chain, Conv, Flatten, Linear, Norm
+from searchspace.checkpoint import load
 from searchspace.notation import to_json
 
 USER_MODULE = '''
@@ -162,7 +163,9 @@ class TestEveryPool:
                 one.words,
             )
             assert (result.architecture, result.choices) == (one.architecture, one.choices)
-            assert (result.seed, result.parent, result.checkpoint) == (one.seed, 7, one.checkpoint)
+            assert (result.seed, result.parent) == (one.seed, 7)
+            assert result.checkpoint == f"{one.checkpoint}.safetensors"
+            assert load(Path(result.checkpoint)).architecture.digest == one.digest
             assert result.values == {"flops": 1.0, "accuracy": result.curve[-1].val_accuracy}
             assert result.seconds > 0
             assert [str(result.worker.pid)] == [pid for pid, *_ in notes(one)]
@@ -182,6 +185,7 @@ class TestEveryPool:
         pool.submit(job(0, tmp_path, until=1))
         (rung,) = results(pool, 1)
         assert (rung.state, rung.final, rung.epoch) == ("complete", False, 1)
+        assert rung.checkpoint == str(tmp_path / "trial-0")
         pool.submit(job(0, tmp_path, until=2))
         (whole,) = results(pool, 1)
         assert whole.final
@@ -285,6 +289,11 @@ class TestRay:
         shipped = "runtime_resources" in str(folder)
         assert shipped or folder == Path(nas.__file__).parent
         assert (folder / "workers.py").read_bytes() == Path(nas.__file__).with_name("workers.py").read_bytes()
+
+    def test_a_trial_that_fits_no_node_is_refused_and_the_session_stays(self, pool: RayPool) -> None:
+        with pytest.raises(WorkersError, match=r"must fit this machine, but it needs .*'CPU': 1000"):
+            RayPool(cpus_per_trial=1000)
+        assert pool.capacity >= 1
 
     def test_a_second_pool_shares_the_session_and_closing_it_cancels_its_jobs_only(
         self, pool: RayPool, tmp_path: Path

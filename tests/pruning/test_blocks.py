@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from itertools import pairwise
 
 import pytest
@@ -49,7 +49,7 @@ OPTIONS: dict[str, dict[str, float | str]] = {
 }
 
 
-def nodes(size: tuple[int, ...], low: int, *blocks: tuple[str, dict[str, object]]) -> tuple[Node, ...]:
+def nodes(size: tuple[int, ...], low: int, *blocks: tuple[str, Mapping[str, object]]) -> tuple[Node, ...]:
     """A stem of 16 channels, the blocks, and a head."""
     body: list[Node] = [Conv(16, 3, low=low), Norm(), Activation()]
     shape = Shape(16, size[1:], low)

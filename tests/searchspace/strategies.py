@@ -97,15 +97,23 @@ LEAVES: dict[str, Callable[[Random, Shape], Leaf]] = {
 }
 
 
-def random_leaf(rng: Random, shape: Shape, kinds: tuple[str, ...] = tuple(LEAVES)) -> Leaf:
-    """A leaf that is legal on `shape`."""
-    while True:
-        try:
-            leaf = LEAVES[rng.choice(kinds)](rng, shape)
-            leaf.after(shape)
+def random_leaf(rng: Random, shape: Shape, kinds: tuple[str, ...] = tuple(LEAVES)) -> Leaf | None:
+    """A leaf of one of `kinds` that is legal on `shape`; None where a number of draws gives none."""
+    for _ in range(20):
+        leaf = LEAVES[rng.choice(kinds)](rng, shape)
+        if shape_after_or_none(leaf, shape) is not None:
             return leaf
-        except ArchitectureError:
-            continue
+    return None
+
+
+def random_site(rng: Random, kinds: tuple[str, ...] = tuple(LEAVES), dims: int | None = None) -> tuple[Leaf, Shape]:
+    """A leaf of one of `kinds` on a shape it can read."""
+    for _ in range(1000):
+        shape = random_shape(rng, dims)
+        leaf = random_leaf(rng, shape, kinds)
+        if leaf is not None:
+            return leaf, shape
+    raise AssertionError(f"no legal leaf of {kinds} in 1,000 shapes")
 
 
 def _join(rng: Random, shape: Shape, depth: int) -> Node:
@@ -134,7 +142,8 @@ def shape_after_or_none(node: Node, shape: Shape) -> Shape | None:
 def _chain(rng: Random, shape: Shape, depth: int) -> Chain:
     items: list[Node] = []
     for _ in range(rng.randint(0, 4)):
-        node = random_leaf(rng, shape) if depth <= 0 or rng.random() < 0.7 else _join(rng, shape, depth)
+        leaf = random_leaf(rng, shape) or Activation()
+        node = leaf if depth <= 0 or rng.random() < 0.7 else _join(rng, shape, depth)
         items.append(replace(node, label=rng.choice(LABELS)))
         shape = shape_after(node, shape)
     return Chain(tuple(items), label=rng.choice(LABELS))

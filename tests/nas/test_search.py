@@ -1,0 +1,256 @@
+"""The search on real trainings: it records, compares and goes on, whatever ended it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import optuna
+import pytest
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import TrialState
+
+from nas.folder import read_front, read_sweep_of
+from nas.pareto import OBJECTIVES, front
+from nas.results import Results
+from nas.search import Outcome, Status, search
+from nas.sweep import Budget, Limits, Sweep, SweepError, Tracking, Workers, read_sweep
+from nas.train import Training
+from searchspace.checkpoint import load as load_network
+from searchspace.cost import cost
+from searchspace.notation import from_json
+
+SPACE = {
+    "width": [0.5, 1.0],
+    "stages": [
+        {
+            "block": ["plain", "residual", "fire"],
+            "width": [8, 16],
+            "kernel": [3, 5],
+            "depth": [1, 2],
+            "alpha": [0.0, 0.5],
+        },
+        {"block": ["bottleneck", "inverted_residual"], "stride": 2, "width": [16, 32], "groups": [1, 2]},
+    ],
+}
+
+
+@pytest.fixture(scope="session")
+def images(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """120 images of 8 x 8 in three classes that differ in where they are bright."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(120) % 3
+    pictures = rng.normal(size=(120, 8, 8)).astype(np.float32)
+    for i, label in enumerate(labels):
+        pictures[i, label * 2 : label * 2 + 3] += 1.0
+    path = tmp_path_factory.mktemp("data") / "stripes.npz"
+    np.savez(path, images=pictures, labels=labels)
+    return str(path)
+
+
+def sweep_on(images: str, trials: int, **changes: object) -> Sweep:
+    sweep = Sweep(
+        name="stripes",
+        data=images,
+        space=SPACE,
+        limits=Limits(costs={"flops": 120_000}),
+        budget=Budget(trials=trials),
+        training=Training(epochs=2, batch_size=16),
+        workers=Workers(address="inprocess"),
+        tracking=Tracking(uri="off"),
+    )
+    return replace(sweep, **changes)  # type: ignore[arg-type]
+
+
+def check_consistent(out: Path, trials: int) -> None:
+    """The promises of a finished search, read from its files alone."""
+    rows = list(Results(out / "results.jsonl"))
+    assert [r.trial for r in rows] == list(dict.fromkeys(r.trial for r in rows)), "a trial was recorded twice"
+    assert len(rows) == trials
+    assert len({r.digest for r in rows}) == trials, "an architecture was trained twice"
+    objectives = [OBJECTIVES[name] for name in read_sweep_of(out).objectives]
+    assert [r.trial for r in read_front(out)] == [r.trial for r in front(rows, objectives)]
+    study = optuna.load_study(
+        study_name=read_sweep_of(out).name, storage=JournalStorage(JournalFileBackend(str(out / "journal.log")))
+    )
+    told = {t.number: t for t in study.get_trials() if t.state != TrialState.FAIL}
+    assert all(t.state.is_finished() for t in study.get_trials())
+    assert set(told) == {r.trial for r in rows if r.state != "failed"}
+    for row in rows:
+        if row.state == "complete":
+            assert told[row.trial].values == [row.values[o.name] for o in objectives]
+
+
+def test_a_search_reaches_its_budget_inside_its_limits(tmp_path: Path, images: str) -> None:
+    seen: list[Status] = []
+    outcome = search(sweep_on(images, 8), tmp_path / "out", watch=seen.append)
+    check_consistent(tmp_path / "out", 8)
+    assert all(cost(from_json(r.architecture)).flops <= 120_000 for r in outcome.results)
+    assert all(r.values["flops"] == cost(from_json(r.architecture)).flops for r in outcome.results)
+    assert sum(len(s.new) for s in seen) == 8
+    assert outcome.ended == "the budget is spent"
+    assert [v for _, v in outcome.history] == sorted(v for _, v in outcome.history)
+
+
+def test_front_members_keep_their_weights_and_get_a_test_accuracy(tmp_path: Path, images: str) -> None:
+    from nas.data import load
+    from nas.train import evaluate
+
+    outcome = search(sweep_on(images, 6), tmp_path)
+    kept = {p.name.partition(".")[0] for p in (tmp_path / "checkpoints").iterdir()}
+    assert kept == {f"trial-{r.trial:04d}" for r in outcome.front}
+    data = load(images, seed=0)
+    for row in outcome.front:
+        assert row.checkpoint is not None
+        network = load_network(Path(row.checkpoint))
+        assert network.architecture.digest == row.digest
+        assert evaluate(network, data, "val")[1] == pytest.approx(row.values["accuracy"])
+        assert evaluate(network, data, "test")[1] == pytest.approx(row.values["test_accuracy"])
+
+
+def test_calling_again_does_nothing_and_a_larger_budget_goes_on(tmp_path: Path, images: str) -> None:
+    search(sweep_on(images, 3), tmp_path)
+    before = (tmp_path / "results.jsonl").read_bytes()
+    search(sweep_on(images, 3), tmp_path)
+    assert (tmp_path / "results.jsonl").read_bytes() == before
+    search(sweep_on(images, 5), tmp_path)
+    assert (tmp_path / "results.jsonl").read_bytes().startswith(before)
+    check_consistent(tmp_path, 5)
+
+
+def test_another_sweep_is_refused_with_what_differs(tmp_path: Path, images: str) -> None:
+    search(sweep_on(images, 1), tmp_path)
+    with pytest.raises(SweepError, match=r"(?s)seed: must stay as it was \(0; got 1\).*belongs to another sweep"):
+        search(sweep_on(images, 1, seed=1), tmp_path)
+
+
+def test_a_limit_out_of_reach_stops_before_anything_starts(tmp_path: Path, images: str) -> None:
+    with pytest.raises(SweepError, match="must be within reach of the space, but the nearest architecture has flops"):
+        search(sweep_on(images, 1, limits=Limits(costs={"flops": 10.0})), tmp_path)
+    assert not (tmp_path / "results.jsonl").exists()
+
+
+def test_a_full_space_ends_the_search_and_says_so(tmp_path: Path, images: str) -> None:
+    space = {"stages": [{"block": "plain", "width": [4, 8]}]}
+    outcome = search(sweep_on(images, 9, space=space), tmp_path)
+    assert len(outcome.results) == 2
+    assert "2 architectures were proposed" in outcome.ended
+    assert len(search(sweep_on(images, 9, space=space), tmp_path).results) == 2
+
+
+def test_a_budget_of_epochs_is_not_exceeded(tmp_path: Path, images: str) -> None:
+    outcome = search(sweep_on(images, 1, budget=Budget(epochs=7)), tmp_path)
+    assert sum(r.epoch for r in outcome.results) == 6
+
+
+def test_a_latency_limit_nobody_meets_leaves_every_trial_untrained(tmp_path: Path, images: str) -> None:
+    sweep = sweep_on(images, 4, limits=Limits(latency_ms=1e-4), objectives=("accuracy", "latency_ms"))
+    outcome = search(sweep, tmp_path)
+    assert {(r.state, r.epoch) for r in outcome.results} == {("stopped", 0)}
+    assert all(r.values["latency_ms"] > 1e-4 and "accuracy" not in r.values for r in outcome.results)
+    assert outcome.front == ()
+
+
+def test_three_objectives_and_measured_latency(tmp_path: Path, images: str) -> None:
+    sweep = sweep_on(images, 4, objectives=("accuracy", "params", "latency_ms"), limits=Limits(latency_ms=1e4))
+    outcome = search(sweep, tmp_path)
+    assert all(r.values["latency_ms"] > 0 for r in outcome.results)
+    check_consistent(tmp_path, 4)
+
+
+def test_a_training_that_blows_up_is_a_failed_trial_and_the_sweep_goes_on(tmp_path: Path, images: str) -> None:
+    sweep = sweep_on(images, 3, training=Training(epochs=2, batch_size=16, learning_rate=1e30, warmup_epochs=0.0))
+    outcome = search(sweep, tmp_path)
+    assert [r.state for r in outcome.results] == ["failed"] * 3
+    assert all("loss must stay finite" in (r.error or "") for r in outcome.results)
+
+
+def test_what_the_study_lost_is_told_from_the_table(tmp_path: Path, images: str) -> None:
+    search(sweep_on(images, 4), tmp_path)
+    (tmp_path / "journal.log").unlink()
+    search(sweep_on(images, 6), tmp_path)
+    check_consistent(tmp_path, 6)
+
+
+def test_a_result_that_was_not_told_and_a_trial_that_was_not_run_are_made_good(tmp_path: Path, images: str) -> None:
+    search(sweep_on(images, 5), tmp_path)
+    lines = (tmp_path / "results.jsonl").read_bytes().splitlines(keepends=True)
+    # The last trial's line never reached the disk whole: cut short in mid-write.
+    (tmp_path / "results.jsonl").write_bytes(b"".join(lines[:-1]) + lines[-1][: len(lines[-1]) // 2])
+    outcome = search(sweep_on(images, 6), tmp_path)
+    assert (tmp_path / "results.jsonl.broken").exists()
+    rows = list(Results(tmp_path / "results.jsonl"))
+    assert len(rows) == len({r.trial for r in rows}) == len({r.digest for r in rows}) == 6
+    assert len(outcome.results) == 6
+
+
+def test_a_second_driver_is_refused_and_told_who_holds_the_folder(tmp_path: Path, images: str) -> None:
+    def second(_: Status) -> None:
+        with pytest.raises(
+            SweepError, match=rf"must not be in use by another search \(process {os.getpid()} holds it\)"
+        ):
+            search(sweep_on(images, 2), tmp_path)
+
+    search(sweep_on(images, 2), tmp_path, watch=second)
+
+
+def test_an_interrupt_saves_and_the_next_call_goes_on(tmp_path: Path, images: str) -> None:
+    def interrupt(status: Status) -> None:
+        if status.done == 2:
+            raise KeyboardInterrupt
+
+    outcome: Outcome = search(sweep_on(images, 5), tmp_path, watch=interrupt)
+    assert outcome.interrupted
+    assert (tmp_path / "front.json").exists()
+    assert not search(sweep_on(images, 5), tmp_path).interrupted
+    check_consistent(tmp_path, 5)
+
+
+SWEEP = """format: sweep/1
+name: stripes
+data: {data}
+space: {space}
+limits: {{flops: 120k}}
+budget: {{trials: 10}}
+training: {{epochs: 40, batch_size: 16}}
+tracking: {{uri: "off"}}
+"""
+
+
+def start(path: Path, out: Path) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "experiments.cli", "search", str(path), "--out", str(out)]
+    environment = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"}
+    with open(out.with_suffix(".log"), "a") as log:
+        return subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, text=True, env=environment)
+
+
+def lines_of(path: Path) -> int:
+    return path.read_bytes().count(b"\n") if path.exists() else 0
+
+
+@pytest.mark.slow
+def test_killed_with_9_in_mid_sweep_the_same_command_ends_with_every_trial_once(tmp_path: Path, images: str) -> None:
+    out, path = tmp_path / "out", tmp_path / "sweep.yaml"
+    path.write_text(SWEEP.format(data=images, space=json.dumps(SPACE)))
+    assert read_sweep(path).budget.trials == 10
+    for goal in (2, 5):
+        process = start(path, out)
+        deadline = time.monotonic() + 120
+        while lines_of(out / "results.jsonl") < goal and time.monotonic() < deadline:
+            assert process.poll() is None, out.with_suffix('.log').read_text()
+            time.sleep(0.02)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        assert goal <= lines_of(out / "results.jsonl") < 10, "the kill must come in mid-sweep"
+    process = start(path, out)
+    assert process.wait(timeout=240) == 0, out.with_suffix(".log").read_text()
+    check_consistent(out, 10)
+    assert [r.error for r in Results(out / "results.jsonl")] == [None] * 10
