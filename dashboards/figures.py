@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 LABELS = {
     "accuracy": "validation accuracy",
+    "test_accuracy": "test accuracy",
     "flops": "FLOPs (1 multiply-add = 1)",
     "macs": "multiply-adds of convolutions and linear layers",
     "params": "parameters",
@@ -120,7 +121,8 @@ def front_html(
     """
     settings = {"displaylogo": False, "responsive": True}
     plot = figure.to_html(full_html=False, include_plotlyjs=True, config=settings, default_height="36rem")
-    names = list(dict.fromkeys(["accuracy", *(o.name for o in objectives), "flops", "params"]))
+    tested = ["test_accuracy"] if any("test_accuracy" in r.values for r in members) else []
+    names = list(dict.fromkeys(["accuracy", *tested, *(o.name for o in objectives), "flops", "params"]))
     head = "".join(f"<th>{html.escape(_brief(n))}</th>" for n in names)
     body = "\n".join(
         f"<tr><td>{_name(r)}</td>"
@@ -151,7 +153,7 @@ def front_png(
     dashed = (0, (4, 3))
     if (limit := p.limits.get(p.x.name)) is not None:
         axes.axvline(limit, color=INK, linewidth=1, linestyle=dashed, zorder=1)
-        axes.text(limit, 0.985, f"limit {_short(limit)} ", transform=floor, ha="right", va="top", color=INK)
+        axes.text(limit, 0.015, f"limit {_short(limit)} ", transform=floor, ha="right", va="bottom", color=INK)
     if (limit := p.limits.get(p.y.name)) is not None:
         axes.axhline(limit, color=INK, linewidth=1, linestyle=dashed, zorder=1)
         sides = axes.get_yaxis_transform()
@@ -270,7 +272,7 @@ def _brief(name: str) -> str:
 def _value(name: str, value: float | None) -> str:
     if value is None:
         return "–"
-    return f"{value:.4f}" if name == "accuracy" else f"{value:.3g}" if name == "latency_ms" else f"{value:,.0f}"
+    return f"{value:.4f}" if name.endswith("accuracy") else f"{value:.3g}" if name == "latency_ms" else f"{value:,.0f}"
 
 
 def _name(result: Result) -> str:
@@ -358,7 +360,7 @@ def _frame(figure: go.Figure, p: _Picture) -> None:
     aside = {"showarrow": False, "font": {"size": 13}}
     if (limit := p.limits.get(p.x.name)) is not None:
         figure.add_vline(limit, line=dashed)
-        place = {"x": math.log10(limit), "xanchor": "right", "y": 1, "yref": "paper", "yanchor": "top"}
+        place = {"x": math.log10(limit), "xanchor": "right", "y": 0, "yref": "paper", "yanchor": "bottom"}
         figure.add_annotation(text=f"limit {_short(limit)} ", **place, **aside)
     if (limit := p.limits.get(p.y.name)) is not None:
         figure.add_hline(limit, line=dashed)

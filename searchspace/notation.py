@@ -119,7 +119,8 @@ def _words(node: Node) -> str:
         case language.Depthwise():
             text = f"dw{_kernel(node.kernel)}{_options(node)}"
         case language.Pool():
-            text = f"{node.kind[:3]}{_kernel(node.kernel)}{_options(node)}"
+            kind = "avg" if node.kind == "average" else node.kind
+            text = f"{kind}{_kernel(node.kernel)}{_options(node)}"
         case language.Shuffle():
             text = "shuffle"
         case language.SqueezeExcite():

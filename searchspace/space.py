@@ -338,7 +338,7 @@ class Space:
         return names + (["head.width"] if full["head.width"] else [])
 
     def _repeats_earlier(self, full: Code) -> bool:
-        """Whether a stage is the same with an option at an earlier value: ratios round alike, a block may not use it."""
+        """Whether a stage is the same with an option at an earlier value: ratios round alike, blocks may not use it."""
         shape: Shape | None = None
         scale = float(full["width"])  # type: ignore[arg-type]
         for number, stage in enumerate(self._stages):

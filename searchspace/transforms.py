@@ -132,7 +132,8 @@ def octave(architecture: Architecture, alpha: float, where: Where) -> Architectu
     """int(`alpha` * out) channels of each convolution at half resolution (Chen et al. 2019, arXiv 1904.05049).
 
     Rounded down to whole groups of the convolution and of its readers. A convolution that cannot have a low part,
-    or whose readers cannot take one (a Flatten, a window that is not "same"), stays as it is.
+    or whose readers cannot take one (a Flatten, a window that is not "same"), stays as it is. Before `factorize`:
+    an asymmetric pair that shares a stride axis by axis cannot become octave.
     """
     low_width(alpha, 1)
     flow = _Flow(architecture)
@@ -292,6 +293,8 @@ def regroup(architecture: Architecture, groups: int, shuffle: bool, where: Where
             )  # fmt: skip
         change[site.index] = (replace(leaf, groups=groups),)
         tail, after = _tail(architecture, site)
+        if isinstance(after, Shuffle) and groups == leaf.groups:
+            continue
         if isinstance(after, Shuffle):
             change[_next(site.index, len(tail) + 1)] = (replace(after, groups=groups),) if groups > 1 else ()
         elif shuffle and groups > 1 and tail and isinstance(tail[-1], Activation):

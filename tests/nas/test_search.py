@@ -245,7 +245,7 @@ def test_killed_with_9_in_mid_sweep_the_same_command_ends_with_every_trial_once(
         process = start(path, out)
         deadline = time.monotonic() + 120
         while lines_of(out / "results.jsonl") < goal and time.monotonic() < deadline:
-            assert process.poll() is None, out.with_suffix('.log').read_text()
+            assert process.poll() is None, out.with_suffix(".log").read_text()
             time.sleep(0.02)
         process.send_signal(signal.SIGKILL)
         process.wait()

@@ -48,7 +48,9 @@ def test_branches_of_concat_end_in_one_space():
 
 
 def test_a_leaf_that_fails_is_named_by_label_and_index():
-    rule = r"`groups` must divide the input channels, but got \(width=3, groups=2\)\. At stage1/spatial \(body\.0\.1\.0\)"
+    rule = (
+        r"`groups` must divide the input channels, but got \(width=3, groups=2\)\. At stage1/spatial \(body\.0\.1\.0\)"
+    )
     with pytest.raises(ArchitectureError, match=rule):
         Architecture(
             (3, 8, 8), Chain((stage(Norm(), Add((Conv(4, 3, groups=2, label="spatial"), Conv(4)))), HEAD))
