@@ -483,10 +483,10 @@ def main() -> None:
 def exit_code(error: Exception) -> int | None:
     """2 for what the user wrote, 1 for what failed; None for an error that is ours."""
     from nas.data import DataError
+    from nas.jobs import WorkersError
     from nas.results import ResultsError
     from nas.sweep import SweepError
     from nas.train import TrainingError, TrainingFailed
-    from nas.workers import WorkersError
     from pruning.proof import PruneError
     from searchspace.architecture import ArchitectureError
     from searchspace.checkpoint import CheckpointError

@@ -7,16 +7,18 @@ that took no part in the search, on test data, are what to expect.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import mean, stdev
 
 from nas.data import mix
 from nas.folder import read_front, read_sweep_of, write_json
+from nas.jobs import Job
 from nas.results import Result, Results
 from nas.search import open_pool, open_tracker
 from nas.sweep import SweepError
-from nas.workers import Job, Pool
+from nas.workers import Pool
 
 SEED_STREAM = 1_000_003  # seeds of retrainings lie apart from those of trials
 
@@ -111,7 +113,7 @@ def retrain(
     ]
     tracker = open_tracker(sweep, out, {"seed": str(sweep.seed)}, say)
     done: list[Result] = []
-    with pool or open_pool(sweep.workers, sweep.train) as workers:
+    with nullcontext(pool) if pool else open_pool(sweep.workers, sweep.train) as workers:
         for job in jobs:
             workers.submit(job)
         while len(done) < len(jobs):

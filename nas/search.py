@@ -7,9 +7,9 @@ One driver owns an output folder. `results.jsonl` there is the truth; everything
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
@@ -18,6 +18,7 @@ from optuna.trial import TrialState
 
 from nas.data import load, mix
 from nas.folder import claim, held, read_front, write_json
+from nas.jobs import Job, answer
 from nas.pareto import OBJECTIVES, Objective, front, hypervolume, hypervolume_history, reference_point
 from nas.proposals import SAMPLERS, Counts, Proposals, SpaceFull
 from nas.provenance import provenance
@@ -27,7 +28,7 @@ from nas.survey import COSTS, Range, Survey, miss, survey
 from nas.sweep import Sweep, SweepError, Workers
 from nas.tracking import Tracker
 from nas.train import evaluate
-from nas.workers import InProcessPool, Job, Pool, RayPool
+from nas.workers import InProcessPool, Pool, RayPool
 from searchspace.architecture import ArchitectureError
 from searchspace.checkpoint import load as load_network
 from searchspace.cost import Cost, cost
@@ -89,7 +90,8 @@ def search(
 ) -> Outcome:
     """Run `sweep` into the folder `out`, or go on with it there.
 
-    `watch` is called about once a second, `say` gets lines for people. `pool` replaces the workers of the sweep.
+    `watch` is called about once a second, `say` gets lines for people. `pool` replaces the workers of the sweep and
+    stays open.
     `report` makes files of the outcome (pictures), which MLflow then keeps with the front.
     Raises `SweepError` for a sweep that cannot start: a limit out of reach, another sweep's folder, a folder in use.
     """
@@ -102,7 +104,7 @@ def search(
         tracker = open_tracker(sweep, out, {**provenance(), "data": data.fingerprint, "seed": str(sweep.seed)}, say)
         with Results(out / "results.jsonl") as table:
             run = _Search(sweep, out, space, found, tracker, table)
-            with pool or open_pool(sweep.workers, sweep.train) as workers:
+            with nullcontext(pool) if pool else open_pool(sweep.workers, sweep.train) as workers:
                 run.loop(workers, watch)
             outcome = run.outcome()
         files = [*report(outcome), *(out / name for name in ("front.json", "sweep.json", "space.json"))]
@@ -226,8 +228,9 @@ class _Search:
         self.study._storage.set_trial_user_attr(self._id(number), "requeued", requeued)
         if requeued <= REQUEUES:
             return job
+        nobody = Worker(node="lost", pid=0, device="lost")
         error = f"The driver was lost {requeued} times while this trial ran."
-        self._record(_lost(job, error))
+        self._record(answer(job, "failed", job.values, nobody, error=error))
         return None
 
     def _id(self, number: int) -> int:
@@ -354,25 +357,6 @@ class _Search:
             "members": [row.to_json() for row in members],
         }
         write_json(self.out / "front.json", record)
-
-
-def _lost(job: Job, error: str) -> Result:
-    worker = Worker(node="", pid=os.getpid(), device="")
-    return Result(
-        trial=job.trial,
-        digest=job.digest,
-        architecture=job.architecture,
-        choices=job.choices,
-        words=job.words,
-        epoch=0,
-        final=False,
-        state="failed",
-        values=dict(job.values),
-        seconds=0.0,
-        worker=worker,
-        seed=job.seed,
-        error=error,
-    )
 
 
 def _surveyed(sweep: Sweep, space: Space, out: Path) -> Survey:

@@ -11,28 +11,25 @@ accuracy on the way is never drawn as a final one. Accuracies are 0-1, costs for
 
 from __future__ import annotations
 
-import base64
 import json
 import logging
 import math
 import os
-import threading
 import time
 import warnings
-import zlib
-from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from nas.mlflow_view import VIEW, chart_view
+from nas.outbox import Outbox
 from nas.results import Result
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Metric
 
-VIEW = "front"  # the id of the saved chart view
 METRICS = {"accuracy": "val/acc", "test_accuracy": "test/acc"}  # other values keep their names
 ERROR_CHARACTERS = 4000  # the end of a traceback; MLflow cuts a tag at 8,000
 PARAMS_PER_BATCH, METRICS_PER_BATCH = 100, 1000  # MLflow's limits
@@ -74,7 +71,7 @@ class Tracker:
         self.sweep_name = sweep_name
         self._provenance = {_tag(name): value for name, value in provenance.items()}
         self._say = say
-        self._outbox = _Outbox(self._answers, say, f"MLflow at {uri}", retry_s)
+        self._outbox = Outbox(self._answers, say, f"MLflow at {uri}", retry_s)
         self._client: MlflowClient | None = None
         self._experiment_id = ""
         self._sweep_id = ""
@@ -220,7 +217,7 @@ class Tracker:
 
     def _write_view(self, cost: str) -> None:
         client = self._connected()
-        client.set_experiment_tag(self._experiment_id, f"mlflow.sharedViewState.{VIEW}", _view(cost))
+        client.set_experiment_tag(self._experiment_id, f"mlflow.sharedViewState.{VIEW}", chart_view(cost))
 
     def _write(self, result: Result, params: Mapping[str, object] | None = None, files: Sequence[Path] = ()) -> None:
         client = self._connected()
@@ -300,78 +297,6 @@ class Tracker:
                 params=settings[i * PARAMS_PER_BATCH : (i + 1) * PARAMS_PER_BATCH],
                 tags=marks if i == 0 else [],
             )
-
-
-class _Outbox:
-    """Calls made in order on a daemon thread, each repeated until the store took it or refused it twice.
-
-    A call that raises is refused when `answers` does not raise; otherwise the store is down, and the call waits.
-    """
-
-    def __init__(self, answers: Callable[[], None], say: Callable[[str], None], store: str, retry_s: float) -> None:
-        self._answers, self._say, self._store, self._retry_s = answers, say, store, retry_s
-        self._calls: deque[tuple[str, Callable[[], None]]] = deque()
-        self._changed = threading.Condition()
-        self._thread: threading.Thread | None = None
-        self._down = False
-        self._hurry = False  # somebody waits: ask the store again now
-        self._failures = 0
-
-    def __len__(self) -> int:
-        return len(self._calls)
-
-    def put(self, what: str, call: Callable[[], None]) -> None:
-        with self._changed:
-            self._calls.append((what, call))
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._work, name="tracking", daemon=True)
-                self._thread.start()
-            self._changed.notify_all()
-
-    def flush(self, timeout_s: float) -> bool:
-        with self._changed:
-            self._hurry = self._down
-            self._changed.notify_all()
-            failures = self._failures
-            self._changed.wait_for(lambda: not self._calls or self._failures > failures, timeout_s)
-            return not self._calls
-
-    def _work(self) -> None:
-        while True:  # ends with the process: it holds nothing that a results table does not
-            with self._changed:
-                self._changed.wait_for(lambda: bool(self._calls))
-                what, call = self._calls[0]
-            through, error = self._attempt(what, call)
-            if through and self._down:
-                self._say(f"{self._store} answers again; writing what waited.")
-            elif not through and not self._down:
-                self._say(f"{self._store} does not answer; the search goes on and catches up later ({error}).")
-            with self._changed:
-                self._down = not through
-                if through:
-                    self._calls.popleft()
-                else:
-                    self._failures += 1
-                self._changed.notify_all()
-                if not through:
-                    self._changed.wait_for(lambda: self._hurry, self._retry_s)
-                    self._hurry = False
-
-    def _attempt(self, what: str, call: Callable[[], None]) -> tuple[bool, str]:
-        """(through with this call, the error that came from the store)."""
-        for last in (False, True):
-            try:
-                call()
-                return True, ""
-            except Exception as error:  # any store, any driver: whatever it raises must not end a search
-                problem = _short(error)
-            try:
-                self._answers()
-            except Exception as error:
-                return False, _short(error)
-            if last:
-                self._say(f"{self._store} refused {what}: {problem}")
-        return True, problem
 
 
 def _quiet() -> None:
@@ -481,60 +406,3 @@ def _plain(tree: Mapping[str, object]) -> dict[str, object]:
     """The same as JSON knows it: tuples become lists, paths become text."""
     plain: dict[str, object] = json.loads(json.dumps(dict(tree), default=str))
     return plain
-
-
-def _short(error: Exception) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= 200 else text[:200] + " ..."
-
-
-def _view(cost: str) -> str:
-    """A saved view of MLflow's chart page, as the page itself stores one: val/acc over `cost` of what finished.
-
-    MLflow does not document this format; another version may ignore it, and nothing here depends on it.
-    """
-    chart = {
-        "uuid": VIEW,
-        "type": "SCATTER",
-        "deleted": False,
-        "isGenerated": False,
-        "runsCountToCompare": 100,
-        "metricSectionId": "front-section",
-        "xaxis": {"key": cost, "type": "METRIC"},
-        "yaxis": {"key": "val/acc", "type": "METRIC"},
-    }
-    section = {
-        "uuid": "front-section",
-        "name": "Front",
-        "display": True,
-        "isReordered": False,
-        "columns": 1,
-        "cardHeight": 600,
-    }
-    state = {
-        "searchFilter": "tags.`nas.kind` != 'sweep' and tags.`nas.kind` != 'final' and attributes.status = 'FINISHED'",
-        "orderByKey": "tags.`nas.front`",
-        "orderByAsc": False,
-        "startTime": "ALL",
-        "lifecycleFilter": "Active",
-        "datasetsFilter": [],
-        "modelVersionFilter": "All Runs",
-        "selectedColumns": [],
-        "columnOrder": [],
-        "columnWidths": {},
-        "runsHiddenMode": "SHOWALL",
-        "compareRunCharts": [chart],
-        "compareRunSections": [section],
-        "viewMaximized": False,
-        "runListHidden": False,
-        "isAccordionReordered": False,
-        "useGroupedValuesInCharts": True,
-        "hideEmptyCharts": False,
-        "groupBy": None,
-        "groupsExpanded": {},
-        "globalLineChartConfig": {"xAxisKey": "step", "lineSmoothness": 0, "selectedXAxisMetricKey": ""},
-    }
-    packed = base64.b64encode(zlib.compress(json.dumps(state).encode())).decode()
-    now_ms = int(time.time() * 1000)
-    view = {"name": "Front", "createdAt": now_ms, "updatedAt": now_ms, "state": f"deflate;{packed}"}
-    return json.dumps(view)

@@ -15,9 +15,10 @@ from pathlib import Path
 
 import pytest
 
+from nas.jobs import Job, WorkersError, resolve, run
 from nas.results import Result
 from nas.train import Training
-from nas.workers import InProcessPool, Job, Pool, RayPool, WorkersError, _card, _slots, resolve, run
+from nas.workers import InProcessPool, Pool, RayPool, _card, _slots
 from searchspace.architecture import Activation, AdaptivePool, Architecture, Chain, Conv, Flatten, Linear, Norm
 from searchspace.checkpoint import load
 from searchspace.notation import to_json
@@ -319,7 +320,8 @@ def test_a_session_of_our_own_says_nothing_and_can_be_opened_twice(tmp_path: Pat
     script = """
     import warnings; warnings.simplefilter("error")
     import json, sys, ray
-    from nas.workers import Job, RayPool
+    from nas.jobs import Job
+    from nas.workers import RayPool
     from nas.train import Training
     record = json.loads(sys.argv[1])
     with RayPool() as pool:

@@ -154,7 +154,7 @@ def _head(classes: int) -> Chain:
 
 
 def random_architecture(rng: Random, dims: int | None = None) -> Architecture:
-    """A classifier of 3 classes: some chains and joins, sometimes an auxiliary head, then pooling and a linear layer."""
+    """A classifier of 3 classes: chains and joins, sometimes auxiliary heads, then pooling and a linear layer."""
     start = random_shape(rng, dims, octave=False, most=13)
     shape, body = start, []
     for _ in range(rng.randint(1, 3)):

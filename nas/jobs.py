@@ -1,0 +1,177 @@
+"""A rung job: train one architecture from a checkpoint to a checkpoint, on one thread of one worker.
+
+Any worker can run a job again, so its paths must mean the same on every node. `run` turns whatever happens in a job
+into a `Result`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import socket
+import sys
+import time
+import traceback
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import cast
+
+import torch
+
+from nas.data import Resident, load
+from nas.latency import latency_ms, one_thread
+from nas.results import Epoch, Result, Worker
+from nas.train import Train, Trained, Training, TrainingFailed, evaluate, out_of_memory
+from searchspace.checkpoint import save
+from searchspace.network import build
+from searchspace.notation import from_json
+
+
+class WorkersError(RuntimeError):
+    """No workers: nobody answers at an address, nothing fits a trial, a closed pool, a function not found."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """One rung job: train an architecture from where `checkpoint` left it to epoch `until`.
+
+    `architecture` is its JSON, `values` the costs already known; `trial` to `parent` go into the result as they are.
+    Latency is measured where `measure_latency` or `latency_limit_ms` asks for it. Once fully trained, the network is
+    written to `checkpoint` + ".safetensors", which is then the result's checkpoint. `train` names a function like
+    `nas.train.train` as "package.module:function". `evaluate_test` adds values["test_accuracy"].
+    """
+
+    trial: int
+    kind: str = "trial"
+    architecture: dict[str, object]
+    choices: dict[str, object] | None = None
+    words: str = ""
+    digest: str
+    values: dict[str, float]
+    data: str
+    data_seed: int = 0
+    training: Training
+    seed: int
+    until: int
+    parent: int | None = None
+    measure_latency: bool = False
+    latency_limit_ms: float | None = None
+    checkpoint: str | None = None
+    train: str = "nas.train:train"
+    evaluate_test: bool = False
+
+
+def run(job: Job, *, node: str | None = None, device: str = "auto") -> Result:
+    """Do a job on one thread, here. Never raises for what a training does: that is a result with state "failed".
+
+    A latency over its limit ends the job untrained: state "stopped", epoch 0, no accuracy.
+    """
+    start = time.perf_counter()
+    device = _device(device)
+    worker = Worker(node=node or socket.gethostname(), pid=os.getpid(), device=device)
+    values = dict(job.values)
+
+    def result(state: str, curve: tuple[Epoch, ...] = (), error: str | None = None) -> Result:
+        seconds = time.perf_counter() - start
+        return answer(job, state, values, worker, curve=curve, seconds=seconds, error=error)
+
+    try:
+        with one_thread():
+            network = build(from_json(job.architecture), job.seed)
+            if job.measure_latency or job.latency_limit_ms is not None:
+                values["latency_ms"] = latency_ms(network, device=device)
+                if job.latency_limit_ms is not None and values["latency_ms"] > job.latency_limit_ms:
+                    return result("stopped")
+            data = _data(job.data, job.data_seed, device)
+            checkpoint = Path(job.checkpoint) if job.checkpoint else None
+            trained = resolve(job.train)(
+                network, data, job.training, seed=job.seed, until=job.until, checkpoint=checkpoint, device=device
+            )
+            if not isinstance(trained, Trained) or not trained.curve:
+                raise WorkersError(f"{job.train} must return a nas.train.Trained with a curve, but got {trained!r}.")
+            values["accuracy"] = trained.curve[-1].val_accuracy
+            if job.evaluate_test:
+                _, values["test_accuracy"] = evaluate(network, data, "test", device=device)
+            done = result("complete", trained.curve)
+            if done.final and checkpoint is not None:
+                network_file = checkpoint.with_name(f"{checkpoint.name}.safetensors")
+                save(network_file, network)
+                done = replace(done, checkpoint=str(network_file))
+            return done
+    except TrainingFailed as error:
+        return result("failed", error.curve, str(error))
+    except Exception as error:  # user code and torch may raise anything; the sweep goes on
+        summary = f"Out of memory: {error}" if out_of_memory(error) else f"{type(error).__name__}: {error}"
+        return result("failed", error=f"{summary}\n\n{traceback.format_exc()}")
+    finally:
+        if device.startswith("cuda"):
+            torch.cuda.empty_cache()  # other trials share the card
+
+
+def resolve(name: str) -> Train:
+    """The function "package.module:function", found on `sys.path` or in the working directory.
+
+    Raises `WorkersError` where it is not found. What the module itself raises on import passes through.
+    """
+    module_name, _, attribute = name.partition(":")
+    if not module_name or not attribute:
+        raise WorkersError(f'`train` must be "package.module:function", but got {name!r}.')
+    if os.getcwd() not in sys.path and "" not in sys.path:
+        sys.path.append(os.getcwd())
+    try:
+        function = getattr(importlib.import_module(module_name), attribute, None)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
+            raise
+        raise WorkersError(
+            f"`train` must name a module on the path, but there is no {error.name} ({name!r})."
+        ) from None
+    if not callable(function):
+        raise WorkersError(f"`train` must name a function, but {module_name} has no function {attribute!r}.")
+    return cast(Train, function)
+
+
+@lru_cache(maxsize=2)
+def _data(source: str, seed: int, device: str) -> Resident:
+    """A dataset, kept on the device between the jobs of a process."""
+    return load(source, seed=seed).to(device)
+
+
+def _device(device: str) -> str:
+    if device != "auto":
+        return device
+    return "cuda:0" if torch.cuda.is_available() else "cpu"
+
+
+def answer(
+    job: Job,
+    state: str,
+    values: dict[str, float],
+    worker: Worker,
+    *,
+    curve: tuple[Epoch, ...] = (),
+    seconds: float = 0.0,
+    error: str | None = None,
+) -> Result:
+    """The result of `job`."""
+    epoch = curve[-1].epoch if curve else 0
+    return Result(
+        trial=job.trial,
+        kind=job.kind,
+        digest=job.digest,
+        architecture=job.architecture,
+        choices=job.choices,
+        words=job.words,
+        epoch=epoch,
+        final=state == "complete" and epoch >= job.training.epochs,
+        state=state,  # type: ignore[arg-type]
+        values=values,
+        curve=curve,
+        seconds=seconds,
+        worker=worker,
+        seed=job.seed,
+        parent=job.parent,
+        error=error,
+        checkpoint=job.checkpoint if state == "complete" else None,
+    )
