@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nas.pareto import OBJECTIVES, Objective, comparable, front
+from nas.quantities import short
 from nas.results import Result
 
 if TYPE_CHECKING:
@@ -153,16 +154,16 @@ def front_png(
     dashed = (0, (4, 3))
     if (limit := p.limits.get(p.x.name)) is not None:
         axes.axvline(limit, color=INK, linewidth=1, linestyle=dashed, zorder=1)
-        axes.text(limit, 0.015, f"limit {_short(limit)} ", transform=floor, ha="right", va="bottom", color=INK)
+        axes.text(limit, 0.015, f"limit {short(limit)} ", transform=floor, ha="right", va="bottom", color=INK)
     if (limit := p.limits.get(p.y.name)) is not None:
         axes.axhline(limit, color=INK, linewidth=1, linestyle=dashed, zorder=1)
         sides = axes.get_yaxis_transform()
-        axes.text(0.005, limit, f"limit {_short(limit)}", transform=sides, ha="left", va="bottom", color=INK)
+        axes.text(0.005, limit, f"limit {short(limit)}", transform=sides, ha="left", va="bottom", color=INK)
     for objective, axis in ((p.x, axes.xaxis), (p.y, axes.yaxis)):
         low, high = p.span(objective)
         if _is_log(objective):
             axis.axes.set(**{f"{axis.axis_name}scale": "log"})
-            axis.set_ticks(_ticks(low, high), labels=[_short(v) for v in _ticks(low, high)])
+            axis.set_ticks(_ticks(low, high), labels=[short(v) for v in _ticks(low, high)])
             axis.set_ticks([], minor=True)
         axis.axes.set(**{f"{axis.axis_name}lim": (low, high)})
         axis.set_label_text(LABELS.get(objective.name, objective.name), color=INK)
@@ -189,7 +190,7 @@ def _draw_front(figure: matplotlib.figure.Figure, axes: matplotlib.axes.Axes, p:
     bar.ax.tick_params(colors=INK, length=0)
     if scale == "log":
         marks = _ticks(min(shades), max(shades)) or shades
-        bar.set_ticks(marks, labels=[_short(v) for v in marks])
+        bar.set_ticks(marks, labels=[short(v) for v in marks])
         bar.ax.minorticks_off()
 
 
@@ -209,7 +210,7 @@ def hypervolume_png(path: Path, history: Sequence[tuple[int, float]], reference:
     if not history:
         axes.text(0.5, 0.5, "No finished trial yet", transform=axes.transAxes, ha="center", color=INK, fontsize=12)
     units = [_brief(n) if OBJECTIVES[n].maximize else f"decades of {_brief(n)}" for n in reference]
-    corner = ", ".join(f"{_brief(n)} {_short(v)}" for n, v in reference.items())
+    corner = ", ".join(f"{_brief(n)} {short(v)}" for n, v in reference.items())
     axes.set_xlabel("finished trials", color=INK)
     axes.set_ylabel("hypervolume\n" + textwrap.fill(" × ".join(units), 40), color=INK)
     axes.set_title(f"Hypervolume, from the reference {corner}", loc="left", color=INK, fontsize=12)
@@ -255,14 +256,6 @@ def _ticks(low: float, high: float) -> list[float]:
     return [s * 10.0**n for n in powers for s in steps if low <= s * 10.0**n <= high]
 
 
-def _short(value: float) -> str:
-    """100k, 1.5M, 0.25: three digits and a suffix."""
-    for size, suffix in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if abs(value) >= size:
-            return f"{value / size:.3g}{suffix}"
-    return f"{value:.3g}"
-
-
 def _brief(name: str) -> str:
     """A label without what only an axis has room for."""
     label = LABELS.get(name, name)
@@ -290,7 +283,7 @@ def _colour_ticks(p: _Picture) -> dict[str, object]:
     if len(seen) < 2 or min(seen) <= 0 or min(seen) == max(seen):
         return {}
     marks = _ticks(min(seen), max(seen)) or seen
-    return {"tickvals": [math.log10(v) for v in marks], "ticktext": [_short(v) for v in marks]}
+    return {"tickvals": [math.log10(v) for v in marks], "ticktext": [short(v) for v in marks]}
 
 
 def _hover(result: Result) -> str:
@@ -354,18 +347,18 @@ def _frame(figure: go.Figure, p: _Picture) -> None:
         if _is_log(objective):
             marks = _ticks(low, high)
             settings |= {"type": "log", "range": [math.log10(low), math.log10(high)]}
-            settings |= {"tickvals": marks, "ticktext": [_short(v) for v in marks]}
+            settings |= {"tickvals": marks, "ticktext": [short(v) for v in marks]}
         figure.update_layout({axis: settings})
     dashed = {"color": INK, "width": 1, "dash": "dash"}
     aside = {"showarrow": False, "font": {"size": 13}}
     if (limit := p.limits.get(p.x.name)) is not None:
         figure.add_vline(limit, line=dashed)
         place = {"x": math.log10(limit), "xanchor": "right", "y": 0, "yref": "paper", "yanchor": "bottom"}
-        figure.add_annotation(text=f"limit {_short(limit)} ", **place, **aside)
+        figure.add_annotation(text=f"limit {short(limit)} ", **place, **aside)
     if (limit := p.limits.get(p.y.name)) is not None:
         figure.add_hline(limit, line=dashed)
         place = {"x": 0, "xref": "paper", "xanchor": "left", "y": math.log10(limit) if _is_log(p.y) else limit}
-        figure.add_annotation(text=f"limit {_short(limit)}", yanchor="bottom", **place, **aside)
+        figure.add_annotation(text=f"limit {short(limit)}", yanchor="bottom", **place, **aside)
 
 
 def _canvas() -> tuple[matplotlib.figure.Figure, matplotlib.axes.Axes]:

@@ -146,7 +146,7 @@ def search_command(
         outcome = run_search(config, out, narrator)
     show_outcome(outcome, as_json)
     if outcome.interrupted:
-        print(f"\nInterrupted; all of it is saved. To go on:\n  {continuing(sweep, out)}", file=sys.stderr)
+        print(f"\nInterrupted; all of it is saved. To go on:\n  {continuing(out)}", file=sys.stderr)
         raise typer.Exit(130)
     if not outcome.front:
         raise typer.Exit(1)
@@ -274,15 +274,14 @@ def show_outcome(outcome: Outcome, as_json: bool) -> None:
         if outcome.chart.startswith("http"):
             print(f"in MLflow  {outcome.chart}")
         else:
-            uri = f"sqlite:///{(out / 'mlflow.db').resolve()}"
-            print(f"in MLflow  mlflow ui --backend-store-uri {shlex.quote(uri)}")
+            print(f"in MLflow  mlflow ui --backend-store-uri {shlex.quote(outcome.store or '')}")
             print(f"           then http://127.0.0.1:5000{outcome.chart}")
     if outcome.front:
         best = max(outcome.front, key=lambda r: r.values.get("accuracy", 0.0)).trial
         print(f"next       nas train {shlex.quote(str(out))} --trial {best} --seeds 3   (one seed is optimistic)")
 
 
-def continuing(sweep: str, out: Path) -> str:
+def continuing(out: Path) -> str:
     """The command that goes on: this one, its folder said."""
     words = sys.argv[1:]
     if not any(word == "--out" or word.startswith("--out=") for word in words):
@@ -298,9 +297,8 @@ def front_command(
 ) -> None:
     """The Pareto front of a sweep; with --json for machines (with --trial, the architecture)."""
     from experiments.report import front_table
-    from nas.folder import read_front, read_sweep_of
+    from nas.folder import find_trial, read_front, read_sweep_of
     from nas.pareto import OBJECTIVES
-    from nas.retrain import find_trial
 
     if trial is not None:
         row = find_trial(out, trial)
@@ -413,7 +411,8 @@ def prune_dead_command(
     out: OutFolder,
     trial: Annotated[int, typer.Option(help="A member of the front.")],
     data: Annotated[
-        str | None, typer.Option(help="Also take out what is constant on all images of this data: digits, or a .npz.")
+        str | None,
+        typer.Option(help="Also take out what is constant on all its training and validation images."),
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -446,16 +445,29 @@ def prune_dead_command(
 
 @app.command("doctor")
 def doctor_command(as_json: Json = False) -> None:
-    """Versions, devices, and whether Ray and MLflow answer."""
+    """Versions, devices, and whether the Ray and the MLflow of the environment answer."""
     import torch
 
+    from nas.jobs import WorkersError
     from nas.provenance import provenance
+    from nas.ray_session import reachable
 
     facts = provenance()
     cards = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     facts["devices"] = ", ".join(cards) or "cpu"
-    for name in ("RAY_ADDRESS", "MLFLOW_TRACKING_URI"):
-        facts[name] = os.environ.get(name, "not set: a local one is used")
+    address, uri = os.environ.get("RAY_ADDRESS"), os.environ.get("MLFLOW_TRACKING_URI")
+    facts["RAY_ADDRESS"] = "not set: a local session is used"
+    if address:
+        try:
+            facts["RAY_ADDRESS"] = f"{reachable(address, 5.0)} answers"
+        except WorkersError as error:
+            facts["RAY_ADDRESS"] = f"{address} does not answer: {error}"
+    facts["MLFLOW_TRACKING_URI"] = "not set: a sqlite file in OUT is used"
+    if uri:
+        from nas.tracking import problem_with
+
+        problem = problem_with(uri)
+        facts["MLFLOW_TRACKING_URI"] = f"{uri} does not answer: {problem}" if problem else f"{uri} answers"
     if as_json:
         emit({"format": "doctor/1", **facts})
     else:
@@ -480,23 +492,24 @@ def main() -> None:
         sys.exit(code)
 
 
-def exit_code(error: Exception) -> int | None:
-    """2 for what the user wrote, 1 for what failed; None for an error that is ours."""
-    from nas.data import DataError
-    from nas.jobs import WorkersError
-    from nas.results import ResultsError
-    from nas.sweep import SweepError
-    from nas.train import TrainingError, TrainingFailed
-    from pruning.proof import PruneError
-    from searchspace.architecture import ArchitectureError
-    from searchspace.checkpoint import CheckpointError
-    from searchspace.choices import SpaceError
+USER_ERRORS = {
+    "nas.sweep.SweepError": 2,
+    "nas.data.DataError": 2,
+    "nas.training.TrainingError": 2,
+    "searchspace.choices.SpaceError": 2,
+    "searchspace.leaves.ArchitectureError": 2,
+    "searchspace.checkpoint.CheckpointError": 2,
+    "nas.jobs.WorkersError": 1,
+    "nas.results.ResultsError": 1,
+    "nas.train.TrainingFailed": 1,
+    "nas.latency.LatencyError": 1,
+    "pruning.proof.PruneError": 1,
+}
 
-    if isinstance(error, SweepError | SpaceError | DataError | ArchitectureError | TrainingError | CheckpointError):
-        return 2
-    if isinstance(error, WorkersError | ResultsError | PruneError | TrainingFailed):
-        return 1
-    return None
+
+def exit_code(error: Exception) -> int | None:
+    """2 for what the user wrote, 1 for what failed; None for an error that is ours. By name: nothing is imported."""
+    return USER_ERRORS.get(f"{type(error).__module__}.{type(error).__qualname__}")
 
 
 if __name__ == "__main__":

@@ -26,14 +26,16 @@ def estimate(sweep: Sweep) -> tuple[list[str], dict[str, object]]:
     members = [space.sample(rng) for _ in range(200)]
     feasible = [m for m in members if not sweep.limits.excess(cost(m.architecture))] or members
     median = sorted(feasible, key=lambda m: cost(m.architecture).flops)[len(feasible) // 2]
+    device = "auto" if sweep.workers.gpus_per_trial else "cpu"
     one = replace(sweep.training, epochs=1, warmup_epochs=0.0)
     with one_thread():
-        train(build(median.architecture, 0), data, one, seed=0)  # the first epoch pays for warming up
+        train(build(median.architecture, 0), data, one, seed=0, device=device)  # the first epoch pays for warming up
         start = time.perf_counter()
-        train(build(median.architecture, 0), data, one, seed=0)
+        train(build(median.architecture, 0), data, one, seed=0, device=device)
         epoch_s = time.perf_counter() - start
     macs = cost(median.architecture).macs
-    trials = sweep.budget.trials or (sweep.budget.epochs or 0) // sweep.training.epochs
+    bounds = (sweep.budget.trials, sweep.budget.epochs and sweep.budget.epochs // sweep.training.epochs)
+    trials = min((bound for bound in bounds if bound is not None), default=0)
     trial_s = epoch_s * sweep.training.epochs
     work = 3.0 * macs * data.sizes["train"] * sweep.training.epochs
     record: dict[str, object] = {
@@ -48,7 +50,7 @@ def estimate(sweep: Sweep) -> tuple[list[str], dict[str, object]]:
     }
     lines = [
         f"feasible   {report.feasible:.0%} of the space",
-        f"a trial    {short(macs)} multiply-adds an image at the median; {epoch_s:.2f} s an epoch on one thread here, "
+        f"a trial    {short(macs)} multiply-adds an image at the median; {epoch_s:.2f} s an epoch here, "
         f"{duration(trial_s)} in all",
     ]
     if trials:

@@ -9,9 +9,8 @@ from pathlib import Path
 
 from torch import Tensor
 
-from nas.data import SPLITS, Resident, load
-from nas.folder import read_sweep_of, write_json
-from nas.retrain import find_trial
+from nas.data import Resident, Split, load
+from nas.folder import find_trial, read_front, read_sweep_of, weights, write_json
 from nas.search import open_tracker
 from nas.sweep import SweepError
 from nas.train import evaluate, resized
@@ -26,13 +25,16 @@ def prune_dead(
 ) -> tuple[Pruned, dict[str, object]]:
     """Take the dead and constant channels out of `trial` of the sweep in `out`; (the pruned, what was written).
 
-    With data, channels that are constant on all of its images go too, and accuracies before and after are measured.
+    With data, channels that are constant on all of its training and validation images go too, and accuracies before
+    and after are measured.
     Writes `pruned/trial-NNNN.safetensors`, `.architecture.json` and `.json` (the proof), and a run of kind `prune`.
     """
     row, sweep = find_trial(out, trial), read_sweep_of(out)
-    if not row.checkpoint:
-        raise SweepError([f"--trial: must be on the front, whose weights are kept (got {trial})"])
-    network = load_network(Path(row.checkpoint))
+    path = weights(out, trial)
+    if not path.exists():
+        front = ", ".join(str(member.trial) for member in read_front(out))
+        raise SweepError([f"--trial: must be on the front, whose weights are kept (got {trial}; front: {front})"])
+    network = load_network(path)
     data = load(data_name, seed=sweep.seed) if data_name else None
     if data is not None and (data.input[0], data.classes) != (
         network.architecture.input[0],
@@ -47,7 +49,7 @@ def prune_dead(
         "data": data_name,
         "words": words(pruned.architecture),
     }
-    values = {k: float(v) for k, v in asdict(pruned.cost_after).items() if isinstance(v, int)}
+    values = pruned.cost_after.values()
     if data is not None:
         for split in ("val", "test"):
             before, after = (evaluate(n, data, split)[1] for n in (network, pruned.network))
@@ -76,11 +78,13 @@ def prune_dead(
         facts = {"prunes": trial, "relative_error": pruned.proof.relative_error, "data": data_name or "none"}
         tracker.log_run("prune", result, facts, paths)
         tracker.flush(30)
+        tracker.close()
     return pruned, {**record, "files": [str(path) for path in paths]}
 
 
 def _images(data: Resident, space: tuple[int, ...]) -> Iterator[Tensor]:
-    """Every image of the data as the network sees it."""
-    for split in SPLITS:
+    """The training and validation images as the network sees them; test images choose nothing."""
+    splits: tuple[Split, ...] = ("train", "val")
+    for split in splits:
         for x, _ in data.batches(split, 256):
             yield resized(x, space)

@@ -8,8 +8,9 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from uuid import uuid4
 
-from nas.results import Result
+from nas.results import Result, Results
 from nas.sweep import Sweep, SweepError
 
 FREE = {"budget", "workers", "tracking", "storage"}  # of a sweep, what may change between two calls on one folder
@@ -38,8 +39,8 @@ def held(out: Path) -> Iterator[None]:
         yield
 
 
-def claim(sweep: Sweep, out: Path) -> None:
-    """Make `out` this sweep's. Raises `SweepError`, with what differs, where it is another's."""
+def refuse_another(sweep: Sweep, out: Path) -> None:
+    """Raises `SweepError`, with what differs, where `out` belongs to a sweep other than `sweep`."""
     path = out / "sweep.json"
     now = json.loads(json.dumps(sweep.to_json()))
     if path.exists():
@@ -48,7 +49,24 @@ def claim(sweep: Sweep, out: Path) -> None:
         if changed:
             faults = [f"{path}: {k}: must stay as it was ({_cut(before.get(k))}; got {_cut(now[k])})" for k in changed]
             raise SweepError([*faults, f"{out} belongs to another sweep: choose another --out, or delete it."])
-    write_json(path, now)
+
+
+def identity(out: Path) -> str:
+    """Eight hexadecimal digits that tell `out` from every other folder, made once."""
+    path = out / "id"
+    if not path.exists():
+        path.write_text(uuid4().hex[:8])
+    return path.read_text().strip()
+
+
+def weights(out: Path, trial: int) -> Path:
+    """Where the trained network of a front member lies."""
+    return checkpoint(out, trial).with_suffix(".safetensors")
+
+
+def checkpoint(out: Path, trial: int) -> Path:
+    """Where a trial's training is kept while it runs."""
+    return out.resolve() / "checkpoints" / f"trial-{trial:04d}"
 
 
 def _cut(value: object) -> str:
@@ -80,6 +98,18 @@ def read_front(out: Path) -> list[Result]:
     if record.get("format") != "front/1":
         raise SweepError([f"{path}: format must be 'front/1' (got {record.get('format')!r})"])
     return [Result.from_json(member) for member in record["members"]]
+
+
+def find_trial(out: Path, number: int) -> Result:
+    """The fully trained trial `number` of the sweep in `out`. Raises `SweepError`, naming the front, for another."""
+    row = Results(out / "results.jsonl").latest().get(number)
+    if row is None or row.state != "complete" or not row.final:
+        members = ", ".join(str(member.trial) for member in read_front(out))
+        state = "is not there" if row is None else f"is {row.state}"
+        raise SweepError(
+            [f"--trial: must be a fully trained trial of {out} (got {number}, which {state}; front: {members})"]
+        )
+    return row
 
 
 def write_json(path: Path, record: object) -> None:

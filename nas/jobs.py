@@ -22,7 +22,8 @@ import torch
 from nas.data import Resident, load
 from nas.latency import latency_ms, one_thread
 from nas.results import Epoch, Result, Worker
-from nas.train import Train, Trained, Training, TrainingFailed, evaluate, out_of_memory
+from nas.train import Train, Trained, TrainingFailed, evaluate, out_of_memory
+from nas.training import Training
 from searchspace.checkpoint import save
 from searchspace.network import build
 from searchspace.notation import from_json

@@ -33,7 +33,7 @@ def chart_view(cost: str) -> str:
         "columns": 1,
         "cardHeight": 600,
     }
-    others = " and ".join(f"tags.`nas.kind` != '{kind}'" for kind in ("sweep", "final", "seed"))
+    others = " and ".join(f"tags.`nas.kind` != '{kind}'" for kind in ("sweep", "final"))
     state = {
         "searchFilter": f"{others} and attributes.status = 'FINISHED'",
         "orderByKey": "tags.`nas.front`",

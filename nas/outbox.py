@@ -20,6 +20,7 @@ class Outbox:
         self._thread: threading.Thread | None = None
         self._down = False
         self._hurry = False  # somebody waits: ask the store again now
+        self._closed = False
         self._failures = 0
 
     def __len__(self) -> int:
@@ -41,10 +42,19 @@ class Outbox:
             self._changed.wait_for(lambda: not self._calls or self._failures > failures, timeout_s)
             return not self._calls
 
+    def close(self) -> None:
+        """No more calls will come: the thread ends when it has made those there are, or at the first that fails."""
+        with self._changed:
+            self._closed = True
+            self._hurry = True
+            self._changed.notify_all()
+
     def _work(self) -> None:
-        while True:  # ends with the process: it holds nothing that a results table does not
+        while True:
             with self._changed:
-                self._changed.wait_for(lambda: bool(self._calls))
+                self._changed.wait_for(lambda: bool(self._calls) or self._closed)
+                if not self._calls:
+                    return
                 what, call = self._calls[0]
             through, error = self._attempt(what, call)
             if through and self._down:
@@ -58,6 +68,8 @@ class Outbox:
                 else:
                     self._failures += 1
                 self._changed.notify_all()
+                if not through and self._closed:
+                    return
                 if not through:
                     self._changed.wait_for(lambda: self._hurry, self._retry_s)
                     self._hurry = False

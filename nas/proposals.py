@@ -19,7 +19,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from nas.sweep import Limits
 from searchspace.architecture import ArchitectureError
-from searchspace.choices import SpaceError, Value
+from searchspace.choices import SpaceError
 from searchspace.cost import Cost, cost
 from searchspace.space import Candidate, Code, Space
 
@@ -71,14 +71,14 @@ class Proposals(BaseSampler):
         self.candidate: Candidate | None = None
         self.cost: Cost | None = None
         self.distributions: dict[str, BaseDistribution] = {
-            name: CategoricalDistribution(tuple(_plain(value) for value in values))
+            name: CategoricalDistribution(tuple(plain(value) for value in values))
             for name, values in space.choices.items()
         }
 
     def code(self, parameters: Mapping[str, object]) -> Code:
         """The space's code of a trial's parameters. Raises `KeyError` for parameters of another space."""
         return {
-            name: next(v for v in values if _plain(v) == parameters[name] and type(_plain(v)) is type(parameters[name]))
+            name: next(v for v in values if plain(v) == parameters[name] and type(plain(v)) is type(parameters[name]))
             for name, values in self.space.choices.items()
         }
 
@@ -90,7 +90,7 @@ class Proposals(BaseSampler):
     ) -> dict[str, Any]:
         self.candidate, self.cost = self._propose(study, trial)
         self.seen.add(self.candidate.architecture.digest)
-        return {name: _plain(value) for name, value in self.candidate.code.items()}
+        return {name: plain(value) for name, value in self.candidate.code.items()}
 
     def sample_independent(
         self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
@@ -172,6 +172,9 @@ class Proposals(BaseSampler):
         return next((found for candidate in source if (found := self._feasible(candidate.code))), None)
 
 
-def _plain(value: Value) -> str | int | float | bool:
+def plain(value: object) -> str | int | float | bool:
     """A choice as Optuna stores it: a value per axis is written 1x3x3."""
-    return "x".join(map(str, value)) if isinstance(value, tuple) else value
+    if isinstance(value, list | tuple):
+        return "x".join(map(str, value))
+    assert isinstance(value, str | int | float)
+    return value

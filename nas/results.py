@@ -1,7 +1,7 @@
 """The results table: one JSON line per finished rung job, the one source of fronts, pages, replay and resume.
 
 `results.jsonl` is append-only. A line is on disk (flushed and fsynced) before anyone is told of it. A last line
-that a crash cut short is moved to `results.jsonl.broken` on opening, and said.
+that a crash cut short (`Results.broken`) is moved to `results.jsonl.broken` before the first append.
 """
 
 from __future__ import annotations
@@ -94,6 +94,7 @@ class Results:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.broken: str | None = None
+        self._whole = 0  # bytes of whole lines
         self._rows: list[Result] = []
         if path.exists():
             self._read()
@@ -115,17 +116,17 @@ class Results:
                 break
             self._rows.append(Result.from_json(record))
             kept += len(line)
+        self._whole = kept
 
     def _open(self) -> IO[bytes]:
         """Open for appending; what a crash left half-written goes aside first. Reading alone never writes."""
         if self._file is None:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             if self.broken is not None:
-                data = self.path.read_bytes()
-                good = data[: data.rfind(b"\n", 0, len(data) - 1) + 1] if data.count(b"\n") else b""
                 with open(self.path.with_suffix(".jsonl.broken"), "ab") as aside:
-                    aside.write(data[len(good) :])
-                os.truncate(self.path, len(good))
+                    aside.write(self.path.read_bytes()[self._whole :])
+                os.truncate(self.path, self._whole)
+                self.broken = None
             self._file = open(self.path, "ab")  # noqa: SIM115 (stays open)
         return self._file
 

@@ -13,11 +13,10 @@ from pathlib import Path
 from statistics import mean, stdev
 
 from nas.data import mix
-from nas.folder import read_front, read_sweep_of, write_json
+from nas.folder import find_trial, read_sweep_of, write_json
 from nas.jobs import Job
-from nas.results import Result, Results
+from nas.results import Result
 from nas.search import open_pool, open_tracker
-from nas.sweep import SweepError
 from nas.workers import Pool
 
 SEED_STREAM = 1_000_003  # seeds of retrainings lie apart from those of trials
@@ -61,18 +60,6 @@ class Retrained:
         }
 
 
-def find_trial(out: Path, number: int) -> Result:
-    """The fully trained trial `number` of the sweep in `out`. Raises `SweepError`, naming the front, for another."""
-    row = Results(out / "results.jsonl").latest().get(number)
-    if row is None or row.state != "complete" or not row.final:
-        members = ", ".join(str(member.trial) for member in read_front(out))
-        state = "is not there" if row is None else f"is {row.state}"
-        raise SweepError(
-            [f"--trial: must be a fully trained trial of {out} (got {number}, which {state}; front: {members})"]
-        )
-    return row
-
-
 def retrain(
     out: Path,
     number: int,
@@ -85,7 +72,7 @@ def retrain(
 ) -> Retrained:
     """Train trial `number` of the sweep in `out` again with `seeds` fresh seeds, for the sweep's epochs or `epochs`.
 
-    Writes `retrained/trial-NNNN.json` and the networks into `out`, and a run of kind `seed` each to MLflow.
+    Writes `retrained/trial-NNNN.json` and the networks into `out`, and a run of kind `final` each to MLflow.
     """
     row, sweep = find_trial(out, number), read_sweep_of(out)
     training = replace(sweep.training, epochs=epochs) if epochs else sweep.training
@@ -93,7 +80,7 @@ def retrain(
     jobs = [
         Job(
             trial=i,
-            kind="seed",
+            kind="final",
             architecture=row.architecture,
             choices=row.choices,
             words=row.words,
@@ -132,6 +119,7 @@ def retrain(
     write_json(folder / f"trial-{number:04d}.json", found.to_json())
     if tracker:
         for r in done:
-            tracker.log_run("seed", replace(r, trial=number), {"retrains": number, "epochs": training.epochs})
+            tracker.log_run("final", replace(r, trial=number), {"retrains": number, "epochs": training.epochs})
         tracker.flush(30)
+        tracker.close()
     return found

@@ -14,29 +14,29 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
 
-from optuna.trial import TrialState
+from optuna.trial import Trial
 
-from nas.data import load, mix
-from nas.folder import claim, held, read_front, write_json
-from nas.jobs import Job, answer
+from nas.data import Data, load, mix
+from nas.folder import checkpoint, held, identity, read_front, refuse_another, weights, write_json
+from nas.jobs import Job, WorkersError, answer, resolve
 from nas.pareto import OBJECTIVES, Objective, front, hypervolume, hypervolume_history, reference_point
 from nas.proposals import SAMPLERS, Counts, Proposals, SpaceFull
 from nas.provenance import provenance
 from nas.results import Result, Results, Worker
 from nas.study import open_study, reconcile, tell
-from nas.survey import COSTS, Range, Survey, miss, survey
+from nas.survey import Range, Survey, miss, survey
 from nas.sweep import Sweep, SweepError, Workers
 from nas.tracking import Tracker
 from nas.train import evaluate
+from nas.training import TrainingError
 from nas.workers import InProcessPool, Pool, RayPool
-from searchspace.architecture import ArchitectureError
+from searchspace.checkpoint import CheckpointError
 from searchspace.checkpoint import load as load_network
 from searchspace.cost import Cost, cost
 from searchspace.notation import to_json
 from searchspace.space import Candidate, Space
 
 REQUEUES = 3  # of a trial whose driver died; then it is recorded as failed
-COST_VALUES = (*COSTS, "peak_activations")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,7 +55,10 @@ class Status:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What a search left: its table, its front (with test accuracy), what was proposed, and why it ended."""
+    """What a search left: its table, its front (with test accuracy), what was proposed, and why it ended.
+
+    `history` is (finished trials, hypervolume from `reference`); `store` the MLflow URI, `chart` the link into it.
+    """
 
     out: Path
     sweep: Sweep
@@ -67,12 +70,9 @@ class Outcome:
     proposals: Counts
     ended: str
     interrupted: bool
+    history: tuple[tuple[int, float], ...]
+    store: str | None
     chart: str | None
-
-    @property
-    def history(self) -> list[tuple[int, float]]:
-        """(finished trials, hypervolume) over the search."""
-        return hypervolume_history(self.results, self.objectives, self.reference)
 
 
 def _nothing(_: object) -> None:
@@ -90,28 +90,32 @@ def search(
 ) -> Outcome:
     """Run `sweep` into the folder `out`, or go on with it there.
 
-    `watch` is called about once a second, `say` gets lines for people. `pool` replaces the workers of the sweep and
-    stays open.
-    `report` makes files of the outcome (pictures), which MLflow then keeps with the front.
+    `watch` is called twice a second, or after each job in process; `say` gets lines for people, from any thread.
+    `pool` replaces the workers of the sweep and stays open. `report` makes files of the outcome (pictures), which
+    MLflow then keeps with the front.
     Raises `SweepError` for a sweep that cannot start: a limit out of reach, another sweep's folder, a folder in use.
     """
     out = Path(out)
     with held(out):
-        claim(sweep, out)
+        refuse_another(sweep, out)
+        try:
+            resolve(sweep.train)
+        except WorkersError as error:
+            raise SweepError([f"train: {error}"]) from None
         data = load(sweep.data, seed=sweep.seed)
         space = Space(sweep.space, input=data.input, classes=data.classes)
         found = _surveyed(sweep, space, out)
+        write_json(out / "sweep.json", sweep.to_json())
         tracker = open_tracker(sweep, out, {**provenance(), "data": data.fingerprint, "seed": str(sweep.seed)}, say)
         with Results(out / "results.jsonl") as table:
-            run = _Search(sweep, out, space, found, tracker, table)
+            run = _Search(sweep, out, space, data, found, tracker, table, say)
             with nullcontext(pool) if pool else open_pool(sweep.workers, sweep.train) as workers:
                 run.loop(workers, watch)
             outcome = run.outcome()
         files = [*report(outcome), *(out / name for name in ("front.json", "sweep.json", "space.json"))]
         if tracker:
-            volume = outcome.history[-1][1] if outcome.history else 0.0
-            status = "KILLED" if outcome.interrupted else "FINISHED"
-            tracker.finish_sweep(files, {"hypervolume": volume}, status=status)
+            tracker.finish_sweep(files, status="KILLED" if outcome.interrupted else "FINISHED")
+            tracker.close()
         return outcome
 
 
@@ -134,19 +138,30 @@ def open_tracker(sweep: Sweep, out: Path, facts: dict[str, str], say: Callable[[
     if sweep.tracking.uri == "off":
         return None
     uri = sweep.tracking.uri or f"sqlite:///{(out / 'mlflow.db').resolve()}"
-    return Tracker(uri, sweep.tracking.experiment or sweep.name, sweep.name, facts, say=say)
+    return Tracker(uri, sweep.tracking.experiment or sweep.name, sweep.name, facts, folder=identity(out), say=say)
 
 
 class _Search:
     """The state of one call of `search`."""
 
     def __init__(
-        self, sweep: Sweep, out: Path, space: Space, report: Survey, tracker: Tracker | None, table: Results
+        self,
+        sweep: Sweep,
+        out: Path,
+        space: Space,
+        data: Data,
+        report: Survey,
+        tracker: Tracker | None,
+        table: Results,
+        say: Callable[[str], None],
     ) -> None:
-        self.sweep, self.out, self.space, self.report, self.tracker = sweep, out, space, report, tracker
+        self.sweep, self.out, self.space, self.data, self.report = sweep, out, space, data, report
+        self.tracker, self.say = tracker, say
         self.objectives = tuple(OBJECTIVES[name] for name in sweep.objectives)
         self.table = table
-        self.study = open_study(sweep.name, sweep.storage, out, self.objectives)
+        if table.broken is not None:
+            say(f"{table.path}: the last line was cut short; it goes to {table.path.name}.broken.")
+        self.study = open_study(f"{sweep.name}-{identity(out)}", sweep.storage, out, self.objectives)
         begun = len(self.study.get_trials(deepcopy=False))
         rng = Random(mix(sweep.seed, begun))  # another stream on every start: a repeated one repeats proposals
         inner = SAMPLERS[sweep.sampler](rng.getrandbits(31))
@@ -159,9 +174,11 @@ class _Search:
         self.new: list[Result] = []
         self.ended = "the budget is spent"
         self.interrupted = False
+        self.trials: dict[int, Trial] = {}
         latest = self.table.latest()
         orphans = reconcile(self.study, latest, self.objectives, self.proposals.distributions, sweep.limits.latency_ms)
-        self.waiting = [job for trial in orphans if (job := self._again(trial.number, trial.params)) is not None]
+        self.waiting = [self._again(trial.number, trial.params) for trial in orphans]
+        self._give_up()
         if tracker:
             tracker.start_sweep(sweep.to_json(), report.to_json(), cost=self._cost_axis())
             tracker.catch_up(self.table)
@@ -174,7 +191,8 @@ class _Search:
         full = False
         try:
             while True:
-                room = pool.capacity + (pool.capacity > 1)  # one waits at the door, so that no worker does
+                capacity = pool.capacity
+                room = capacity + (capacity > 1)  # one waits at the door, so that no worker does
                 while len(self.in_flight) < room and (self.waiting or (not full and self._affordable())):
                     try:
                         job = self.waiting.pop(0) if self.waiting else self._propose()
@@ -191,8 +209,7 @@ class _Search:
                 watch(self._status())
         except KeyboardInterrupt:
             self.interrupted, self.ended = True, "interrupted"
-            for trial in self.in_flight:  # no fault of the trial's
-                self.study._storage.set_trial_user_attr(self._id(trial), "requeued", 0)
+            self.study.set_user_attr("requeued", {})  # no fault of the trials'
 
     def _affordable(self) -> bool:
         """Whether the budget allows one more trial beside those in flight."""
@@ -209,32 +226,29 @@ class _Search:
 
     def _propose(self) -> Job:
         """A new trial of the study. Raises `SpaceFull`."""
-        try:
-            trial = self.study.ask(fixed_distributions=self.proposals.distributions)
-        except SpaceFull:
-            self.study.tell(len(self.study.get_trials(deepcopy=False)) - 1, state=TrialState.FAIL)
-            raise
+        trial = self.study.ask(fixed_distributions=self.proposals.distributions)
+        self.trials[trial.number] = trial
         assert self.proposals.candidate is not None
         assert self.proposals.cost is not None
         return self._job(trial.number, self.proposals.candidate, self.proposals.cost)
 
-    def _again(self, number: int, params: dict[str, object]) -> Job | None:
-        """The job of a trial that a dead driver left, once more; None where that was tried often enough."""
+    def _again(self, number: int, params: dict[str, object]) -> Job:
+        """The job of a trial that a dead driver left."""
         candidate = self.space.candidate(self.proposals.code(params))
-        job = self._job(number, candidate, cost(candidate.architecture))
-        self.proposals.seen.add(job.digest)
-        trial = self.study.get_trials(deepcopy=False)[number]
-        requeued = int(trial.user_attrs.get("requeued", 0)) + 1
-        self.study._storage.set_trial_user_attr(self._id(number), "requeued", requeued)
-        if requeued <= REQUEUES:
-            return job
-        nobody = Worker(node="lost", pid=0, device="lost")
-        error = f"The driver was lost {requeued} times while this trial ran."
-        self._record(answer(job, "failed", job.values, nobody, error=error))
-        return None
+        self.proposals.seen.add(candidate.architecture.digest)
+        return self._job(number, candidate, cost(candidate.architecture))
 
-    def _id(self, number: int) -> int:
-        return int(self.study._storage.get_trial_id_from_study_id_trial_number(self.study._study_id, number))
+    def _give_up(self) -> None:
+        """Count what is run again; what was too often is recorded as failed: it may be what kills the driver."""
+        counts = {int(k): int(v) for k, v in self.study.user_attrs.get("requeued", {}).items()}
+        counts = {job.trial: counts.get(job.trial, 0) + 1 for job in self.waiting}
+        self.study.set_user_attr("requeued", counts)
+        given_up = [job for job in self.waiting if counts[job.trial] > REQUEUES]
+        self.waiting = [job for job in self.waiting if counts[job.trial] <= REQUEUES]
+        nobody = Worker(node="lost", pid=0, device="lost")
+        for job in given_up:
+            error = f"The driver was lost {counts[job.trial]} times while this trial ran."
+            self._record(answer(job, "failed", job.values, nobody, error=error))
 
     def _job(self, number: int, candidate: Candidate, price: Cost) -> Job:
         architecture = candidate.architecture
@@ -244,7 +258,7 @@ class _Search:
             choices=dict(candidate.code),
             words=str(architecture),
             digest=architecture.digest,
-            values={name: float(getattr(price, name)) for name in COST_VALUES},
+            values=price.values(),
             data=self.sweep.data,
             data_seed=self.sweep.seed,
             training=self.sweep.training,
@@ -252,7 +266,7 @@ class _Search:
             until=self.sweep.training.epochs,
             measure_latency="latency_ms" in self.sweep.objectives,
             latency_limit_ms=self.sweep.limits.latency_ms,
-            checkpoint=str((self.out / "checkpoints" / f"trial-{number:04d}").resolve()),
+            checkpoint=str(checkpoint(self.out, number)),
             train=self.sweep.train,
         )
 
@@ -260,7 +274,8 @@ class _Search:
         """On disk first; then the study, the front and MLflow hear of it."""
         self.table.append(result)
         self.new.append(result)
-        tell(self.study, result, self.objectives, self.sweep.limits.latency_ms)
+        trial = self.trials.pop(result.trial, None)
+        tell(self.study, trial or result.trial, result, self.objectives, self.sweep.limits.latency_ms)
         if self.tracker:
             self.tracker.log_trial(result)
         moved = front([*self.front, result], self.objectives)
@@ -273,11 +288,11 @@ class _Search:
 
     def _clean(self) -> None:
         """Keep the networks of the front, and the checkpoints of what runs."""
-        kept = {row.trial for row in self.front}
-        for path in (self.out / "checkpoints").glob("trial-*"):
-            number, _, suffix = path.name.removeprefix("trial-").partition(".")
-            trial = int(number) if number.isdigit() else -1
-            if trial not in self.in_flight and not (trial in kept and suffix == "safetensors"):
+        kept = {weights(self.out, row.trial) for row in self.front}
+        busy = {checkpoint(self.out, trial) for trial in (*self.in_flight, *(job.trial for job in self.waiting))}
+        for path in (self.out.resolve() / "checkpoints").iterdir() if (self.out / "checkpoints").exists() else ():
+            work = path.name.removeprefix(".")  # a hidden name is a file being written
+            if path not in kept and not any(work.startswith(running.name) for running in busy):
                 path.unlink(missing_ok=True)
 
     def _status(self) -> Status:
@@ -295,7 +310,7 @@ class _Search:
         )
 
     def _reference(self) -> dict[str, float]:
-        """Fixed within a sweep: the limits, and where there is none the top of the space's range."""
+        """The limits, and where there is none the top of the space's range; of a latency, the largest seen."""
         tops = {name: r.largest for name, r in self.report.costs.items()} | self.sweep.limits.costs
         if self.sweep.limits.latency_ms is not None:
             tops["latency_ms"] = self.sweep.limits.latency_ms
@@ -322,6 +337,8 @@ class _Search:
             proposals=self.proposals.counts,
             ended=self.ended,
             interrupted=self.interrupted,
+            history=tuple(hypervolume_history(self.table, self.objectives, reference)),
+            store=self.tracker.uri if self.tracker else None,
             chart=self.tracker.chart_link() if self.tracker else None,
         )
         if self.tracker:
@@ -334,19 +351,18 @@ class _Search:
     def _tested(self) -> list[Result]:
         """The front with `test_accuracy`: measured here, or read from the front file where it was before."""
         known = {row.trial: row.values for row in read_front(self.out)} if (self.out / "front.json").exists() else {}
-        data = None
         members: list[Result] = []
         for row in self.front:
-            before = known.get(row.trial, {})
-            if "test_accuracy" not in before and row.checkpoint and not self.interrupted:
-                data = data or load(self.sweep.data, seed=self.sweep.seed)
+            values = dict(row.values)
+            if "test_accuracy" in known.get(row.trial, {}):
+                values["test_accuracy"] = known[row.trial]["test_accuracy"]
+            elif not self.interrupted:
                 try:
-                    _, accuracy = evaluate(load_network(Path(row.checkpoint)), data, "test")
-                    before = {"test_accuracy": accuracy}
-                except (ValueError, ArchitectureError, OSError):
-                    before = {}
-            tested = {k: v for k, v in before.items() if k == "test_accuracy"}
-            members.append(replace(row, values={**row.values, **tested}))
+                    network = load_network(weights(self.out, row.trial))
+                    values["test_accuracy"] = evaluate(network, self.data, "test")[1]
+                except (CheckpointError, TrainingError) as error:
+                    self.say(f"trial-{row.trial:04d} has no test accuracy: {error}")
+            members.append(replace(row, values=values))
         return members
 
     def _write_front(self, members: list[Result]) -> None:

@@ -6,7 +6,7 @@ ended are handed back to be run again.
 
 from __future__ import annotations
 
-import warnings
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
 from nas.pareto import Objective
+from nas.proposals import plain
 from nas.results import Result
 
 
@@ -39,30 +40,32 @@ def open_study(name: str, storage: str | None, out: Path, objectives: Sequence[O
 
 
 def values_to_tell(result: Result, objectives: Sequence[Objective]) -> list[float] | None:
-    """The result's point; worst accuracy where it was stopped untrained; None where it failed."""
-    if result.state == "failed":
-        return None
-    worst = {o.name: 0.0 if o.maximize else float("inf") for o in objectives}
-    return [float(result.values.get(o.name, worst[o.name])) for o in objectives]
+    """The result's point; worst accuracy where it was stopped untrained; None where it failed or is not finite."""
+    worst = {o.name: 0.0 if o.maximize else math.inf for o in objectives}
+    values = [float(result.values.get(o.name, worst[o.name])) for o in objectives]
+    return values if result.state != "failed" and all(map(math.isfinite, values)) else None
 
 
-def tell(study: Study, result: Result, objectives: Sequence[Objective], latency_limit_ms: float | None) -> None:
-    """Tell the study of a finished trial. A broken latency limit is told as a violated constraint, which samplers
-    learn from; a failure teaches nothing."""
-    values = values_to_tell(result, objectives)
+def constraints(result: Result, latency_limit_ms: float | None) -> dict[str, float]:
+    """By how much the result breaks the latency limit, as a share of it; samplers learn from a value above 0."""
     latency = result.values.get("latency_ms")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        if latency_limit_ms is not None and latency is not None:
-            trial_id = study._storage.get_trial_id_from_study_id_trial_number(study._study_id, result.trial)
-            Trial(
-                study,
-                trial_id,
-            ).set_constraint("latency", latency / latency_limit_ms - 1)
-        if values is None or any(v != v or abs(v) == float("inf") for v in values):
-            study.tell(result.trial, state=TrialState.FAIL, skip_if_finished=True)
-        else:
-            study.tell(result.trial, values, skip_if_finished=True)
+    return {} if latency is None or latency_limit_ms is None else {"latency": latency / latency_limit_ms - 1}
+
+
+def tell(
+    study: Study,
+    trial: Trial | int,
+    result: Result,
+    objectives: Sequence[Objective],
+    latency_limit_ms: float | None,
+) -> None:
+    """Tell the study of a finished trial; of one that this process asked for, with its constraint."""
+    values = values_to_tell(result, objectives)
+    if isinstance(trial, Trial):
+        for name, value in constraints(result, latency_limit_ms).items():
+            trial.set_constraint(name, value)
+    state = TrialState.FAIL if values is None else TrialState.COMPLETE
+    study.tell(trial, values, state=state, skip_if_finished=True)
 
 
 def reconcile(
@@ -79,13 +82,13 @@ def reconcile(
     """
     trials = study.get_trials(deepcopy=False)
     for number in range(len(trials), max(results, default=-1) + 1):
-        study.add_trial(_from_table(results.get(number), objectives, distributions))
+        study.add_trial(_from_table(results.get(number), objectives, distributions, latency_limit_ms))
     orphans: list[FrozenTrial] = []
     for trial in trials:
         if trial.state.is_finished():
             continue
         if trial.number in results:
-            tell(study, results[trial.number], objectives, latency_limit_ms)
+            tell(study, trial.number, results[trial.number], objectives, latency_limit_ms)
         elif set(trial.params) == set(distributions):
             orphans.append(trial)
         else:
@@ -94,11 +97,20 @@ def reconcile(
 
 
 def _from_table(
-    result: Result | None, objectives: Sequence[Objective], distributions: Mapping[str, BaseDistribution]
+    result: Result | None,
+    objectives: Sequence[Objective],
+    distributions: Mapping[str, BaseDistribution],
+    latency_limit_ms: float | None,
 ) -> FrozenTrial:
     values = values_to_tell(result, objectives) if result else None
     choices = {} if result is None or result.choices is None else result.choices
-    params = {k: "x".join(map(str, v)) if isinstance(v, list | tuple) else v for k, v in choices.items()}
-    if values is None or set(params) != set(distributions):
+    params = {name: plain(value) for name, value in choices.items()}
+    if result is None or values is None or set(params) != set(distributions):
         return create_trial(state=TrialState.FAIL)
-    return create_trial(state=TrialState.COMPLETE, params=params, distributions=dict(distributions), values=values)
+    return create_trial(
+        state=TrialState.COMPLETE,
+        params=params,
+        distributions=dict(distributions),
+        values=values,
+        constraints=constraints(result, latency_limit_ms),
+    )

@@ -7,15 +7,14 @@ miss, so that a limit nobody can reach stops a sweep before it starts.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from random import Random
 
 from nas.quantities import short
 from nas.sweep import Limits
-from searchspace.cost import Cost, cost
+from searchspace.cost import COUNTS, Cost, cost
 from searchspace.space import Candidate, Space
-
-COSTS = ("flops", "macs", "params", "activations", "interactions")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,11 +58,11 @@ def survey(space: Space, limits: Limits, *, rng: Random, draws: int = 1_000, sec
     """
     start = time.perf_counter()
     members: list[tuple[Candidate, Cost]] = []
-    digests: set[str] = set()
     while len(members) < draws and (time.perf_counter() - start < seconds or len(members) < 30):
         member = space.sample(rng)
-        digests.add(member.architecture.digest)
-        members.append((member, cost(member.architecture)))
+        price = cost(member.architecture)
+        _ = member.architecture.digest  # part of screening: newness is told by it
+        members.append((member, price))
     per_second = len(members) / (time.perf_counter() - start)
     feasible = [(m, c) for m, c in members if not limits.excess(c)]
     share = len(feasible) / len(members)
@@ -79,7 +78,7 @@ def survey(space: Space, limits: Limits, *, rng: Random, draws: int = 1_000, sec
         choices=len(space.choices),
         drawn=len(members),
         feasible=share,
-        costs={name: _range(space, name, feasible, limits, rng) for name in COSTS} if feasible else {},
+        costs={name: _range(space, name, feasible, limits, rng) for name in COUNTS} if feasible else {},
         nearest=nearest,
         nearest_words=words,
         per_second=per_second,
@@ -102,12 +101,11 @@ def _descend(
     pair: tuple[Candidate, Cost],
     limits: Limits,
     rng: Random,
-    height: object,
+    height: Callable[[Cost], float],
     until_zero: bool = False,
     steps: int = 60,
 ) -> tuple[Candidate, Cost]:
     """The lowest point that `steps` mutations find from `pair`, staying feasible unless feasibility is the height."""
-    assert callable(height)
     for _ in range(steps * (10 if until_zero else 1)):
         if until_zero and height(pair[1]) <= 0:
             break
@@ -121,15 +119,15 @@ def _descend(
 def lines(result: Survey, limits: Limits) -> list[str]:
     """The survey for people, a fact a line."""
     text = [
-        f"space      {result.codes:.3g} codes over {result.choices} choices",
-        f"feasible   {result.feasible:.0%} of {result.drawn:,} members drawn uniformly"
+        f"space            {result.codes:.3g} codes over {result.choices} choices",
+        f"feasible         {result.feasible:.0%} of {result.drawn:,} members drawn uniformly"
         + (f", under {_limits(limits)}" if limits.costs else " (no cost limit)"),
     ]
     for name, r in result.costs.items():
         text.append(
-            f"{name:<10} {short(r.least)} to {short(r.largest)}, median {short(r.median)} (feasible members seen)"
+            f"{name:<16} {short(r.least)} to {short(r.largest)}, median {short(r.median)} (feasible members seen)"
         )
-    text.append(f"speed      {result.per_second:,.0f} candidates a second on one core")
+    text.append(f"speed            {result.per_second:,.0f} candidates a second on one core")
     if not result.reachable:
         text.append(f"unreachable: {miss(result, limits)}")
     return text

@@ -10,16 +10,18 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, get_type_hints
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, create_model
 
 from nas.pareto import OBJECTIVES
 from nas.quantities import count, milliseconds
-from nas.train import Training, TrainingError
+from nas.training import Training, TrainingError
 from searchspace.choices import Place, SpaceError, meant, read
-from searchspace.cost import Cost
+
+if TYPE_CHECKING:
+    from searchspace.cost import Cost
 
 FORMAT = "sweep/1"
 SAMPLERS = ("tpe", "nsga2", "random")
@@ -48,7 +50,11 @@ class Limits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Budget:
-    """When to stop proposing: at the first of these. `epochs` counts all trained, `gpu_hours` seconds on a GPU."""
+    """When to stop proposing: at the first of these.
+
+    `trials`, `epochs` (trained, of all trials) and `gpu_hours` (of finished trials) count what is in the folder;
+    `hours` counts from the start of this call.
+    """
 
     trials: int | None = None
     epochs: int | None = None
@@ -230,9 +236,11 @@ def read_sweep(path: Path, spaces: Mapping[str, Path] | None = None) -> Sweep:
 
 
 def _relative(path: Path, data: str) -> str:
-    """A data file is meant from the sweep's folder where it is there, else from where the command runs."""
-    beside = path.parent / data
-    return str(beside) if ("/" in data or "." in data) and beside.exists() else data
+    """A data file, absolute: from the sweep's folder where it is there, else from where the command runs."""
+    if "/" not in data and "." not in data:
+        return data
+    found = next((p for p in (path.parent / data, Path(data)) if p.exists()), None)
+    return str(found.resolve()) if found else data
 
 
 def _load(path: Path) -> tuple[str, dict[str, object]]:

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nas.mlflow_view import VIEW, chart_view
-from nas.outbox import Outbox
+from nas.outbox import Outbox, short_error
 from nas.results import Result
 
 if TYPE_CHECKING:
@@ -51,8 +51,8 @@ class Tracker:
     """Writes one sweep. Every method returns at once and never raises for the store's sake, unless it says so.
 
     `uri` is any MLflow tracking URI, `provenance` becomes `nas.*` tags of every run (git commit, versions, device,
-    dataset fingerprint). `say` gets the few lines a person should read: the store went down, came back, refused a
-    record. `retry_s`: how long to leave a store alone that did not answer.
+    dataset fingerprint), `folder` tells sweeps of one name apart. `say` gets the few lines a person should read: the
+    store went down, came back, refused a record. `retry_s`: how long to leave a store alone that did not answer.
     """
 
     def __init__(
@@ -62,6 +62,7 @@ class Tracker:
         sweep_name: str,
         provenance: Mapping[str, str],
         *,
+        folder: str = "",
         say: Callable[[str], None] = print,
         retry_s: float = 30.0,
     ) -> None:
@@ -69,6 +70,7 @@ class Tracker:
         self.uri = uri
         self.experiment = experiment
         self.sweep_name = sweep_name
+        self.folder = folder
         self._provenance = {_tag(name): value for name, value in provenance.items()}
         self._say = say
         self._outbox = Outbox(self._answers, say, f"MLflow at {uri}", retry_s)
@@ -93,9 +95,9 @@ class Tracker:
     def log_run(
         self, kind: str, result: Result, params: Mapping[str, object] | None = None, files: Sequence[Path] = ()
     ) -> None:
-        """Write a run of another kind (seed, prune, final), with more params and files."""
+        """Write a new run of another kind (seed, prune, final), with more params and files."""
         row = replace(result, kind=kind)
-        self._outbox.put(_name(row), lambda: self._write(row, params or {}, files))
+        self._outbox.put(_name(row), lambda: self._write(row, params or {}, files, anew=True))
 
     def catch_up(self, results: Iterable[Result]) -> None:
         """Write what the store lacks of a results table: for each trial its last record, with its whole curve."""
@@ -127,7 +129,6 @@ class Tracker:
     def finish_sweep(
         self,
         files: Sequence[Path],
-        metrics: Mapping[str, float],
         *,
         status: str = "FINISHED",
         timeout_s: float = 60.0,
@@ -136,7 +137,7 @@ class Tracker:
 
         Waits `timeout_s` at most, and not at all for a store that does not answer; says what is missing.
         """
-        self._outbox.put("the sweep's files", lambda: self._write_end(files, metrics, status))
+        self._outbox.put("the sweep's files", lambda: self._write_end(files, status))
         if self.flush(timeout_s):
             return True
         self._say(f"MLflow still lacks {len(self._outbox)} records: the same command, run again, writes them.")
@@ -145,6 +146,10 @@ class Tracker:
     def flush(self, timeout_s: float = 30.0) -> bool:
         """Wait until everything is written (true), the store does not answer, or the time is over (false)."""
         return self._outbox.flush(timeout_s)
+
+    def close(self) -> None:
+        """Let the writing thread end; what is not written by then is left for `catch_up`."""
+        self._outbox.close()
 
     def chart_link(self, timeout_s: float = 10.0) -> str | None:
         """Where the accuracy-over-cost scatter opens: a URL for a server, the part after the host for a database.
@@ -183,7 +188,7 @@ class Tracker:
         return str(found.experiment_id)
 
     def _read_runs(self, client: MlflowClient) -> None:
-        mine = f"tags.`nas.sweep` = '{self.sweep_name.replace(chr(39), '_')}'"
+        mine = f"tags.`nas.sweep` = '{self.sweep_name.replace(chr(39), '_')}' and tags.`nas.folder` = '{self.folder}'"
         token: str | None = ""
         while token is not None:
             page = client.search_runs([self._experiment_id], mine, max_results=1000, page_token=token or None)
@@ -201,7 +206,11 @@ class Tracker:
             token = page.token or None
 
     def _tags(self, kind: str) -> dict[str, str]:
-        return self._provenance | {"nas.sweep": self.sweep_name.replace("'", "_"), "nas.kind": kind}
+        return self._provenance | {
+            "nas.sweep": self.sweep_name.replace("'", "_"),
+            "nas.folder": self.folder,
+            "nas.kind": kind,
+        }
 
     def _write_sweep(self, config: Mapping[str, object], space_report: Mapping[str, object]) -> None:
         client = self._connected()
@@ -219,10 +228,17 @@ class Tracker:
         client = self._connected()
         client.set_experiment_tag(self._experiment_id, f"mlflow.sharedViewState.{VIEW}", chart_view(cost))
 
-    def _write(self, result: Result, params: Mapping[str, object] | None = None, files: Sequence[Path] = ()) -> None:
+    def _write(
+        self,
+        result: Result,
+        params: Mapping[str, object] | None = None,
+        files: Sequence[Path] = (),
+        *,
+        anew: bool = False,
+    ) -> None:
         client = self._connected()
         key, status = _key(result), _status(result)
-        known = self._runs.get(key)
+        known = None if anew else self._runs.get(key)
         if known is not None and (known.epoch > result.epoch or (known.epoch, known.status) == (result.epoch, status)):
             return
         end_ms = int(time.time() * 1000)
@@ -268,10 +284,8 @@ class Tracker:
         self._batches(self._sweep_id, new, {}, {"nas.hypervolume.reference": corner})
         self._steps |= {metric.step for metric in new}
 
-    def _write_end(self, files: Sequence[Path], metrics: Mapping[str, float], status: str) -> None:
+    def _write_end(self, files: Sequence[Path], status: str) -> None:
         client = self._connected()
-        for name, value in metrics.items():
-            client.log_metric(self._sweep_id, name, value)
         for file in files:
             client.log_artifact(self._sweep_id, str(file))
         client.set_terminated(self._sweep_id, status)
@@ -297,6 +311,18 @@ class Tracker:
                 params=settings[i * PARAMS_PER_BATCH : (i + 1) * PARAMS_PER_BATCH],
                 tags=marks if i == 0 else [],
             )
+
+
+def problem_with(uri: str) -> str:
+    """Why the store at `uri` cannot be asked; empty where it answers."""
+    _quiet()
+    from mlflow import MlflowClient
+
+    try:
+        MlflowClient(uri).search_experiments(max_results=1)
+    except Exception as error:  # any store, any driver
+        return short_error(error)
+    return ""
 
 
 def _quiet() -> None:

@@ -101,6 +101,7 @@ class RayPool:
             raise WorkersError(f"`max_concurrent` must be at least 1, but got {max_concurrent}.")
         self._need = {"CPU": float(cpus_per_trial), "GPU": float(gpus_per_trial)}
         self._max_concurrent = max_concurrent
+        self._joined = address is not None
         self._waiting: deque[tuple[Job, int]] = deque()
         self._running: dict[ObjectRef, tuple[Job, int]] = {}
         self._closed = False
@@ -132,6 +133,8 @@ class RayPool:
 
     @property
     def capacity(self) -> int:
+        if self._max_concurrent is not None and self._joined:
+            return self._max_concurrent  # of a cluster that may grow: pending tasks are what makes it
         fitting = max(1, self._fitting())
         return fitting if self._max_concurrent is None else min(fitting, self._max_concurrent)
 

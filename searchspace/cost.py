@@ -48,6 +48,13 @@ class Cost:
     interactions: int
     receptive_field: tuple[int, ...]
 
+    def values(self) -> dict[str, float]:
+        """The counts by name."""
+        return {name: float(getattr(self, name)) for name in COUNTS}
+
+
+COUNTS = ("flops", "macs", "params", "activations", "peak_activations", "interactions")
+
 
 @dataclass(frozen=True, slots=True)
 class LeafCost:

@@ -85,6 +85,19 @@ def test_a_line_cut_short_goes_aside_and_appending_goes_on(tmp_path: Path, cut: 
     assert whole.endswith(path.with_suffix(".jsonl.broken").read_bytes() + whole[-cut:])
 
 
+def test_a_table_that_was_repaired_loses_nothing_when_it_is_opened_again(tmp_path: Path) -> None:
+    path = tmp_path / "results.jsonl"
+    with Results(path) as table:
+        table.append(one(0))
+        table.append(one(1))
+    path.write_bytes(path.read_bytes()[:-5])
+    table = Results(path)
+    for trial in (2, 3):
+        table.append(one(trial))
+        table.close()
+    assert [row.trial for row in Results(path)] == [0, 2, 3]
+
+
 def test_garbage_before_the_last_line_is_refused_with_its_line(tmp_path: Path) -> None:
     path = tmp_path / "results.jsonl"
     path.write_bytes(b'{"nonsense\n{}\n')

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from nas.pareto import OBJECTIVES, front
 from nas.results import Results
 from nas.search import Outcome, Status, search
 from nas.sweep import Budget, Limits, Sweep, SweepError, Tracking, Workers, read_sweep
-from nas.train import Training
+from nas.training import Training
 from searchspace.checkpoint import load as load_network
 from searchspace.cost import cost
 from searchspace.notation import from_json
@@ -70,6 +71,12 @@ def sweep_on(images: str, trials: int, **changes: object) -> Sweep:
     return replace(sweep, **changes)  # type: ignore[arg-type]
 
 
+def study_in(out: Path) -> optuna.Study:
+    """The Optuna study of the sweep in `out`."""
+    name = f"{read_sweep_of(out).name}-{(out / 'id').read_text()}"
+    return optuna.load_study(study_name=name, storage=JournalStorage(JournalFileBackend(str(out / "journal.log"))))
+
+
 def check_consistent(out: Path, trials: int) -> None:
     """The promises of a finished search, read from its files alone."""
     rows = list(Results(out / "results.jsonl"))
@@ -78,9 +85,7 @@ def check_consistent(out: Path, trials: int) -> None:
     assert len({r.digest for r in rows}) == trials, "an architecture was trained twice"
     objectives = [OBJECTIVES[name] for name in read_sweep_of(out).objectives]
     assert [r.trial for r in read_front(out)] == [r.trial for r in front(rows, objectives)]
-    study = optuna.load_study(
-        study_name=read_sweep_of(out).name, storage=JournalStorage(JournalFileBackend(str(out / "journal.log")))
-    )
+    study = study_in(out)
     told = {t.number: t for t in study.get_trials() if t.state != TrialState.FAIL}
     assert all(t.state.is_finished() for t in study.get_trials())
     assert set(told) == {r.trial for r in rows if r.state != "failed"}
@@ -136,6 +141,49 @@ def test_a_limit_out_of_reach_stops_before_anything_starts(tmp_path: Path, image
     with pytest.raises(SweepError, match="must be within reach of the space, but the nearest architecture has flops"):
         search(sweep_on(images, 1, limits=Limits(costs={"flops": 10.0})), tmp_path)
     assert not (tmp_path / "results.jsonl").exists()
+
+
+def test_a_sweep_that_could_not_start_leaves_the_folder_free_for_the_mended_one(tmp_path: Path, images: str) -> None:
+    for broken in (
+        sweep_on(images, 1, limits=Limits(costs={"flops": 10.0})),
+        sweep_on(images, 1, train="no_module:train"),
+    ):
+        with pytest.raises(SweepError):
+            search(broken, tmp_path)
+    assert len(search(sweep_on(images, 1), tmp_path).results) == 1
+
+
+def test_a_training_function_that_is_not_there_stops_before_anything_starts(tmp_path: Path, images: str) -> None:
+    with pytest.raises(SweepError, match="train: `train` must name a module on the path, but there is no no_module"):
+        search(sweep_on(images, 1, train="no_module:train"), tmp_path)
+
+
+def test_two_folders_of_one_name_keep_apart_on_one_store_and_one_storage(tmp_path: Path, images: str) -> None:
+    from mlflow import MlflowClient
+
+    store = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    shared = {"tracking": Tracking(uri=store), "storage": f"sqlite:///{tmp_path / 'optuna.db'}"}
+    for name in ("a", "b"):
+        assert len(search(sweep_on(images, 2, **shared), tmp_path / name).results) == 2
+    client = MlflowClient(store)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        (experiment,) = [e for e in client.search_experiments() if e.name == "stripes"]
+        runs = client.search_runs([experiment.experiment_id])
+    assert sorted(run.data.tags["nas.kind"] for run in runs) == ["sweep", "sweep", "trial", "trial", "trial", "trial"]
+
+
+def test_a_study_that_was_lost_is_rebuilt_whatever_the_trials_came_to(tmp_path: Path, images: str) -> None:
+    sweep = sweep_on(images, 3, limits=Limits(latency_ms=1e-4), objectives=("accuracy", "latency_ms"))
+    search(sweep, tmp_path)
+    lines = [json.loads(line) for line in (tmp_path / "results.jsonl").read_text().splitlines()]
+    lines[0] |= {"state": "complete", "values": {**lines[0]["values"], "accuracy": float("nan")}}
+    (tmp_path / "results.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (tmp_path / "journal.log").unlink()
+    assert len(search(replace(sweep, budget=Budget(trials=4)), tmp_path).results) == 4
+    study = study_in(tmp_path)
+    assert [t.state for t in study.get_trials()] == [TrialState.FAIL, *[TrialState.COMPLETE] * 3]
+    assert all(t.constraints["latency"] > 0 for t in study.get_trials()[1:])
 
 
 def test_a_full_space_ends_the_search_and_says_so(tmp_path: Path, images: str) -> None:

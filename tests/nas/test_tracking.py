@@ -214,7 +214,7 @@ def test_the_sweep_run_has_config_report_hypervolume_and_files(store: Store, tmp
     tracker.log_hypervolume(history, corner)
     page = tmp_path / "front.html"
     page.write_text("<p>front")
-    assert tracker.finish_sweep([page], {"trials": 3.0})
+    assert tracker.finish_sweep([page])
     run = store.runs("sweep")["digits"]
     assert run.info.status == "FINISHED"
     assert run.data.params == {"trials": "12", "training.epochs": "4", "objectives": "('accuracy', 'flops')"}
@@ -273,7 +273,7 @@ def test_catching_up_writes_what_the_store_lacks_and_nothing_twice(store: Store)
         again.catch_up(table)
         again.catch_up(table)
         again.move_front([whole])
-        assert again.finish_sweep([], {})
+        assert again.finish_sweep([])
         runs = store.runs()
         assert {n: r.info.status for n, r in runs.items()} == {
             "trial-0000": "FINISHED",
@@ -294,7 +294,7 @@ def test_a_run_cut_short_by_a_crash_is_written_anew(store: Store):
     assert tracker.flush()
     half = store.client.create_run(
         store.client.get_experiment_by_name("digits").experiment_id,
-        tags={"nas.sweep": "digits", "nas.kind": "trial", "nas.trial": "1", "nas.seed": "1"},
+        tags={"nas.sweep": "digits", "nas.folder": "", "nas.kind": "trial", "nas.trial": "1", "nas.seed": "1"},
         run_name="trial-0001",
     )
     again = store.tracker()
@@ -332,7 +332,7 @@ def test_nothing_is_printed_or_warned_at_first_use_or_by_a_store_that_is_down(tm
 from nas.tracking import Tracker
 tracker = Tracker("sqlite:///{tmp_path}/mlflow.db", "e", "s", {{}})
 tracker.start_sweep({{"trials": 1}}, {{}})
-assert tracker.finish_sweep([], {{}})
+assert tracker.finish_sweep([])
 said = []
 gone = Tracker("http://127.0.0.1:{free_port()}", "e", "s", {{}}, say=said.append)
 gone.start_sweep({{"trials": 1}}, {{}})
@@ -378,7 +378,7 @@ def test_a_store_that_is_down_costs_the_search_no_time_and_is_said_once(tmp_path
         tracker.log_trial(trial(n))
         tracker.move_front([trial(n)])
     assert time.monotonic() - began < 0.5
-    assert not tracker.finish_sweep([], {})
+    assert not tracker.finish_sweep([])
     assert time.monotonic() - began < 40
     assert len(said) == 2
     assert re.search("does not answer; the search goes on and catches up later", said[0])
@@ -408,7 +408,7 @@ def test_a_server_that_comes_and_goes_gets_everything_in_the_end(tmp_path: Path,
     page = tmp_path / "front.html"
     page.write_text("<p>front")
     with server(tmp_path, port):
-        assert tracker.finish_sweep([page], {}, timeout_s=120)
+        assert tracker.finish_sweep([page], timeout_s=120)
         names = [f.path for f in tracker._client.list_artifacts(tracker._sweep_id)]
         assert "front.html" in names
     assert {n: r.data.tags["nas.front"] for n, r in store.runs().items()} == {
@@ -472,7 +472,7 @@ def test_the_chart_page_opens_with_the_scatter_of_finished_trials(tmp_path: Path
     rows += [trial(12, epoch=2, final=False), trial(13, state="failed", final=False, error="NaN loss at epoch 2")]
     tracker.catch_up(rows)
     tracker.move_front(front(rows, OBJECTIVE_PAIR))
-    assert tracker.finish_sweep([], {})
+    assert tracker.finish_sweep([])
     with server(tmp_path, free_port()) as address, browser(tmp_path) as call:
         call("/url", {"url": address + tracker.chart_link()})
         scatter = until(lambda: call("/execute/sync", {"script": SCATTER, "args": []}))

@@ -17,7 +17,7 @@ import pytest
 
 from nas.jobs import Job, WorkersError, resolve, run
 from nas.results import Result
-from nas.train import Training
+from nas.training import Training
 from nas.workers import InProcessPool, Pool, RayPool, _card, _slots
 from searchspace.architecture import Activation, AdaptivePool, Architecture, Chain, Conv, Flatten, Linear, Norm
 from searchspace.checkpoint import load
@@ -322,7 +322,7 @@ def test_a_session_of_our_own_says_nothing_and_can_be_opened_twice(tmp_path: Pat
     import json, sys, ray
     from nas.jobs import Job
     from nas.workers import RayPool
-    from nas.train import Training
+    from nas.training import Training
     record = json.loads(sys.argv[1])
     with RayPool() as pool:
         pool.submit(Job(**{**record, "training": Training(epochs=1), "until": 1, "checkpoint": None}))

@@ -91,6 +91,7 @@ LEAVES: dict[str, Callable[[Random, Shape], Leaf]] = {
     "pool": lambda rng, shape: Pool(
         rng.choice(("max", "average")), ceil=rng.random() < 0.5, **_window(rng, len(shape.space))
     ),
+    "adaptive_pool": lambda rng, shape: AdaptivePool(1 if shape.low else _axes(rng, len(shape.space), (1, 2, 5))),
     "shuffle": lambda rng, shape: Shuffle(rng.choice((2, 3))),
     "squeeze_excite": lambda rng, shape: SqueezeExcite(rng.randint(1, 4), "silu", "hardsigmoid"),
     "select": _select,
