@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -16,8 +15,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from nas.results import Result
-    from nas.search import Outcome, Status
     from nas.sweep import Sweep
 
 HERE = Path(__file__).parent
@@ -130,6 +127,9 @@ def search_command(
             tracking={"uri": tracking_uri},
             plain={"sampler": sampler, "seed": seed},
         )
+        narrator.status("loading the libraries")
+        from experiments.progress import continuing, describe, run_search, show_outcome
+
         out = out or Path("runs") / config.name
         for line in describe(config, out):
             narrator.say(line)
@@ -144,7 +144,10 @@ def search_command(
                 print("\n".join(lines))
             return
         outcome = run_search(config, out, narrator)
-    show_outcome(outcome, as_json)
+    if as_json:
+        emit(json.loads((out / "front.json").read_text()))
+    else:
+        show_outcome(outcome)
     if outcome.interrupted:
         print(f"\nInterrupted; all of it is saved. To go on:\n  {continuing(out)}", file=sys.stderr)
         raise typer.Exit(130)
@@ -181,112 +184,6 @@ def override(
         tracking=replace(sweep.tracking, **said(tracking)),  # type: ignore[arg-type]
         **said(plain),  # type: ignore[arg-type]
     )
-
-
-def describe(sweep: Sweep, out: Path) -> list[str]:
-    """The configuration, a fact a line."""
-    from nas.quantities import short
-
-    limits = [f"{name} <= {short(value)}" for name, value in sweep.limits.costs.items()]
-    if sweep.limits.latency_ms is not None:
-        limits.append(f"latency <= {sweep.limits.latency_ms:g} ms")
-    budget = [
-        f"{getattr(sweep.budget, n)} {n}"
-        for n in ("trials", "epochs", "hours", "gpu_hours")
-        if getattr(sweep.budget, n)
-    ]
-    return [
-        f"sweep      {sweep.name} on {sweep.data}, into {out}",
-        f"objectives {', '.join(sweep.objectives)}",
-        f"limits     {', '.join(limits) or 'none'}",
-        f"budget     {', '.join(budget)} of {sweep.training.epochs} epochs, proposed by {sweep.sampler}",
-    ]
-
-
-def run_search(sweep: Sweep, out: Path, narrator: object) -> Outcome:
-    """The search with its progress told; SIGTERM ends it as Ctrl-C does."""
-    import signal
-    import time
-
-    from experiments.report import write_report
-    from experiments.terminal import Narrator
-    from nas.quantities import duration, short
-    from nas.search import search
-
-    assert isinstance(narrator, Narrator)
-    start = time.monotonic()
-    first: list[int] = []
-
-    def watch(status: Status) -> None:
-        first[:] = first or [status.done - len(status.new)]
-        for row in status.new:
-            narrator.say(trial_line(row, any(member.trial == row.trial for member in status.front)))
-        elapsed, here = time.monotonic() - start, status.done - first[0]
-        left = ""
-        if status.total and here:
-            left = f", about {duration(elapsed / here * (status.total - status.done))} left"
-        best = max((row.values.get("accuracy", 0.0) for row in status.front), default=0.0)
-        failed = f", {status.failed} failed" if status.failed else ""
-        total = f"/{status.total}" if status.total else ""
-        narrator.status(
-            f"{status.done}{total} trials, {status.in_flight} in work{failed}; best accuracy {best:.3f}, "
-            f"{len(status.front)} on the front; {duration(elapsed)}{left}"
-        )
-
-    def trial_line(row: Result, on_front: bool) -> str:
-        name = f"trial-{row.trial:04d}"
-        if row.state == "complete":
-            accuracy = f"{row.values['accuracy']:.3f}"
-            mark = "*" if on_front else " "
-            return (
-                f"{mark} {name}  {accuracy}  {short(row.values['flops']):>6} FLOPs  {row.seconds:5.1f} s  {row.words}"[
-                    :160
-                ]
-            )
-        reason = (row.error or f"latency {row.values.get('latency_ms', 0):.3g} ms is over the limit").splitlines()[0]
-        return f"! {name}  {row.state}: {reason}"[:160]
-
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    narrator.status("surveying the space, starting workers")
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        return search(sweep, out, watch=watch, say=narrator.say, report=write_report)
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-def show_outcome(outcome: Outcome, as_json: bool) -> None:
-    """The front, and where to look."""
-    from experiments.report import front_table
-
-    if as_json:
-        emit(json.loads((outcome.out / "front.json").read_text()))
-        return
-    out = outcome.out
-    failed = sum(row.state == "failed" for row in outcome.results)
-    print(f"\nPareto front of {len({r.trial for r in outcome.results})} trials ({failed} failed); {outcome.ended}.\n")
-    print(front_table(outcome.front, outcome.objectives))
-    print(f"\nproposals: {outcome.proposals}")
-    print(f"look at    {out / 'front.html'}   {out / 'front.png'}")
-    if outcome.chart:
-        if outcome.chart.startswith("http"):
-            print(f"in MLflow  {outcome.chart}")
-        else:
-            print(f"in MLflow  mlflow ui --backend-store-uri {shlex.quote(outcome.store or '')}")
-            print(f"           then http://127.0.0.1:5000{outcome.chart}")
-    if outcome.front:
-        best = max(outcome.front, key=lambda r: r.values.get("accuracy", 0.0)).trial
-        print(f"next       nas train {shlex.quote(str(out))} --trial {best} --seeds 3   (one seed is optimistic)")
-
-
-def continuing(out: Path) -> str:
-    """The command that goes on: this one, its folder said."""
-    words = sys.argv[1:]
-    if not any(word == "--out" or word.startswith("--out=") for word in words):
-        words = [*words, "--out", str(out)]
-    return shlex.join(["nas", *words])
 
 
 @app.command("front")

@@ -18,6 +18,7 @@ from optuna.trial import Trial
 
 from nas.data import Data, load, mix
 from nas.folder import checkpoint, held, identity, read_front, refuse_another, weights, write_json
+from nas.interrupts import Interrupts
 from nas.jobs import Job, WorkersError, answer, resolve
 from nas.pareto import OBJECTIVES, Objective, front, hypervolume, hypervolume_history, reference_point
 from nas.proposals import SAMPLERS, Counts, Proposals, SpaceFull
@@ -107,15 +108,15 @@ def search(
         found = _surveyed(sweep, space, out)
         write_json(out / "sweep.json", sweep.to_json())
         tracker = open_tracker(sweep, out, {**provenance(), "data": data.fingerprint, "seed": str(sweep.seed)}, say)
-        with Results(out / "results.jsonl") as table:
+        with Results(out / "results.jsonl") as table, Interrupts() as interrupts:
             run = _Search(sweep, out, space, data, found, tracker, table, say)
             with nullcontext(pool) if pool else open_pool(sweep.workers, sweep.train) as workers:
-                run.loop(workers, watch)
+                run.loop(workers, watch, interrupts)
             outcome = run.outcome()
-        files = [*report(outcome), *(out / name for name in ("front.json", "sweep.json", "space.json"))]
-        if tracker:
-            tracker.finish_sweep(files, status="KILLED" if outcome.interrupted else "FINISHED")
-            tracker.close()
+            files = [*report(outcome), *(out / name for name in ("front.json", "sweep.json", "space.json"))]
+            if tracker:
+                tracker.finish_sweep(files, status="KILLED" if outcome.interrupted else "FINISHED")
+                tracker.close()
         return outcome
 
 
@@ -186,7 +187,7 @@ class _Search:
 
     # One call of the loop ---------------------------------------------------------------------------------------
 
-    def loop(self, pool: Pool, watch: Callable[[Status], None]) -> None:
+    def loop(self, pool: Pool, watch: Callable[[Status], None], interrupts: Interrupts) -> None:
         """Keep the workers busy until the budget is spent and everything came back, or Ctrl-C."""
         full = False
         try:
@@ -203,7 +204,9 @@ class _Search:
                     pool.submit(job)
                 if not self.in_flight:
                     return
-                for result in pool.finished(0.5):
+                with interrupts.allowed():
+                    finished = pool.finished(0.5)
+                for result in finished:
                     del self.in_flight[result.trial]
                     self._record(result)
                 watch(self._status())

@@ -366,6 +366,10 @@ def test_readers_that_take_a_pair_are_passed(reader):
 def test_an_output_keeps_one_resolution():
     a = Architecture((3, 12, 12), Chain((Conv(8, 3), Conv(8, 3))))
     assert octave(a, 0.5, everywhere).output == a.output
+    pair = Architecture(
+        (3, 12, 12), Chain((Conv(8, 3, label="first"), Conv(8, 3, low=2)))
+    )  # its output is a pair already
+    assert [s.leaf.low for s in octave(pair, 0.5, role("first")).sites] == [4, 2]
 
 
 def test_octave_again_changes_alpha_and_zero_takes_it_back():
