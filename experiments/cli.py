@@ -236,7 +236,10 @@ def cost_command(
             raise ArchitectureError(f"{architecture}: must be a readable file ({error.strerror}).") from None
         except ValueError as error:
             raise ArchitectureError(f"{architecture}: must be JSON ({error}).") from None
-        found = from_json(record)
+        try:
+            found = from_json(record)
+        except ArchitectureError as error:
+            raise ArchitectureError(f"{architecture}: {error}") from None
     price = cost(found)
     if as_json:
         emit({"format": "cost/1", "digest": found.digest, **asdict(price)})
