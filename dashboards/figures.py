@@ -166,7 +166,7 @@ def front_png(
             axis.set_ticks(_ticks(low, high), labels=[short(v) for v in _ticks(low, high)])
             axis.set_ticks([], minor=True)
         axis.axes.set(**{f"{axis.axis_name}lim": (low, high)})
-        axis.set_label_text(LABELS.get(objective.name, objective.name), color=INK)
+        axis.set_label_text(_axis_label(p, objective), color=INK)
     axes.set_title(p.title, loc="left", color=INK, fontsize=12, pad=26)
     if axes.get_legend_handles_labels()[0]:
         axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=4, frameon=False, borderpad=0.2, labelcolor=INK)
@@ -246,7 +246,19 @@ def _is_log(objective: Objective) -> bool:
 
 
 def _xy(p: _Picture, rows: list[Result]) -> tuple[list[float], list[float]]:
-    return [r.values.get(p.x.name, math.nan) for r in rows], [r.values[p.y.name] for r in rows]
+    return [_drawn(p, p.x, r) for r in rows], [_drawn(p, p.y, r) for r in rows]
+
+
+def _drawn(p: _Picture, objective: Objective, result: Result) -> float:
+    """The value as it is drawn: a logarithmic axis has no 0, which stands at its edge."""
+    value = result.values.get(objective.name, math.nan)
+    return max(value, p.span(objective)[0]) if _is_log(objective) and value <= 0 else value
+
+
+def _axis_label(p: _Picture, objective: Objective) -> str:
+    rows = (*p.members, *p.dominated, *p.stopped, *p.failed)
+    zero = _is_log(objective) and any(r.values.get(objective.name, 1) <= 0 for r in rows)
+    return LABELS.get(objective.name, objective.name) + ("; 0 is drawn at the edge" if zero else "")
 
 
 def _ticks(low: float, high: float) -> list[float]:
@@ -343,7 +355,7 @@ def _frame(figure: go.Figure, p: _Picture) -> None:
     )
     for axis, objective in (("xaxis", p.x), ("yaxis", p.y)):
         low, high = p.span(objective)
-        settings = grid | {"title": {"text": LABELS.get(objective.name, objective.name)}, "range": [low, high]}
+        settings = grid | {"title": {"text": _axis_label(p, objective)}, "range": [low, high]}
         if _is_log(objective):
             marks = _ticks(low, high)
             settings |= {"type": "log", "range": [math.log10(low), math.log10(high)]}

@@ -30,6 +30,12 @@ app = typer.Typer(
 prune_app = typer.Typer(help="Take channels out of trained networks, with proof.", no_args_is_help=True)
 app.add_typer(prune_app, name="prune")
 
+Address = Annotated[
+    str | None, typer.Option(envvar="RAY_ADDRESS", help="A Ray cluster (auto, host:port), or inprocess. [local Ray]")
+]
+TrackingUri = Annotated[
+    str | None, typer.Option(envvar="MLFLOW_TRACKING_URI", help="MLflow; off for none. [sqlite in OUT]")
+]
 Json = Annotated[bool, typer.Option("--json", help="Machine output on stdout, everything else on stderr.")]
 SweepName = Annotated[str, typer.Argument(metavar="SWEEP", help="A sweep that ships with the package, or a YAML file.")]
 OutFolder = Annotated[Path, typer.Argument(metavar="OUT", help="The folder of a sweep.")]
@@ -95,17 +101,12 @@ def search_command(
     hours: Annotated[float | None, typer.Option(min=0.0, help="Stop proposing after so many hours.")] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Epochs a trial trains for.")] = None,
     sampler: Annotated[str | None, typer.Option(help="tpe, nsga2 or random.")] = None,
-    seed: Annotated[int | None, typer.Option(min=0)] = None,
-    address: Annotated[
-        str | None,
-        typer.Option(envvar="RAY_ADDRESS", help="A Ray cluster (auto, host:port), or inprocess. [local Ray]"),
-    ] = None,
+    seed: Annotated[int | None, typer.Option(min=0, max=2**32 - 1)] = None,
+    address: Address = None,
     cpus_per_trial: Annotated[float | None, typer.Option(min=0.0)] = None,
     gpus_per_trial: Annotated[float | None, typer.Option(min=0.0, help="A fraction shares a card.")] = None,
     max_concurrent: Annotated[int | None, typer.Option(min=1, help="Trials at the same time.")] = None,
-    tracking_uri: Annotated[
-        str | None, typer.Option(envvar="MLFLOW_TRACKING_URI", help="MLflow; off for none. [sqlite in OUT]")
-    ] = None,
+    tracking_uri: TrackingUri = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what it would cost, and stop.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -158,11 +159,11 @@ def search_command(
 def override(
     sweep: Sweep,
     *,
-    budget: dict[str, object],
-    training: dict[str, object],
     workers: dict[str, object],
     tracking: dict[str, object],
-    plain: dict[str, object],
+    budget: dict[str, object] | None = None,
+    training: dict[str, object] | None = None,
+    plain: dict[str, object] | None = None,
 ) -> Sweep:
     """The sweep with what the command line says; None says nothing."""
     from dataclasses import replace
@@ -170,10 +171,10 @@ def override(
     from nas.sweep import SAMPLERS, SweepError
     from searchspace.choices import meant
 
-    def said(values: dict[str, object]) -> dict[str, object]:
-        return {name: value for name, value in values.items() if value is not None}
+    def said(values: dict[str, object] | None) -> dict[str, object]:
+        return {name: value for name, value in (values or {}).items() if value is not None}
 
-    name = plain["sampler"]
+    name = said(plain).get("sampler")
     if name is not None and name not in SAMPLERS:
         raise SweepError([f"--sampler: must be one of {', '.join(SAMPLERS)} (got {name!r}{meant(name, SAMPLERS)})"])
     return replace(
@@ -234,7 +235,7 @@ def cost_command(
             record = json.loads(architecture.read_text())
         except OSError as error:
             raise ArchitectureError(f"{architecture}: must be a readable file ({error.strerror}).") from None
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ArchitectureError(f"{architecture}: must be JSON ({error}).") from None
         try:
             found = from_json(record)
@@ -267,6 +268,8 @@ def train_command(
     trial: Annotated[int, typer.Option(help="The trial to train again.")],
     seeds: Annotated[int, typer.Option(min=1, help="How many fresh seeds.")] = 3,
     epochs: Annotated[int | None, typer.Option(min=1, help="Epochs of each. [the sweep's]")] = None,
+    address: Address = None,
+    tracking_uri: TrackingUri = None,
     as_json: Json = False,
 ) -> None:
     """Train a front member again with fresh seeds: mean and spread on test data."""
@@ -274,12 +277,15 @@ def train_command(
 
     with Narrator() as narrator:
         narrator.status("starting workers")
+        from nas.folder import read_sweep_of
         from nas.retrain import retrain
 
+        config = override(read_sweep_of(out), workers={"address": address}, tracking={"uri": tracking_uri})
         found = retrain(
             out,
             trial,
             seeds,
+            sweep=config,
             epochs=epochs,
             say=narrator.say,
             watch=lambda done: narrator.status(f"{len(done)}/{seeds} seeds trained"),
@@ -314,6 +320,7 @@ def prune_dead_command(
         str | None,
         typer.Option(help="Also take out what is constant on all its training and validation images."),
     ] = None,
+    tracking_uri: TrackingUri = None,
     as_json: Json = False,
 ) -> None:
     """Remove channels that are always zero or constant; the function stays, and the proof is written with it."""
@@ -324,7 +331,7 @@ def prune_dead_command(
         from experiments.prune import prune_dead
 
         narrator.status("looking for dead channels, proving the removal")
-        pruned, record = prune_dead(out, trial, data, narrator.say)
+        pruned, record = prune_dead(out, trial, data, narrator.say, tracking_uri)
     if as_json:
         emit(record)
         return
@@ -338,7 +345,10 @@ def prune_dead_command(
         if f"{split}_accuracy_before" in record:
             before, after = record[f"{split}_accuracy_before"], record[f"{split}_accuracy_after"]
             print(f"  accuracy {split}: {before:.4f} before, {after:.4f} after")
-    print(f"  proof    {pruned.proof}")
+    proof = pruned.proof
+    print(f"  proof    relative error {proof.relative_error:.1e} on {proof.samples} fresh inputs: {proof.inputs}")
+    if proof.data_samples:
+        print(f"           largest difference {proof.data_error:.1e} on the {proof.data_samples:,} images of the data")
     for path in record["files"]:  # type: ignore[attr-defined]
         print(f"  wrote    {path}")
 

@@ -6,6 +6,7 @@ import shlex
 import signal
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -95,8 +96,13 @@ def _trial_line(row: Result, on_front: bool) -> str:
 def show_outcome(outcome: Outcome) -> None:
     """The front, and where to look."""
     out = outcome.out
-    failed = sum(row.state == "failed" for row in outcome.results)
-    print(f"\nPareto front of {len({r.trial for r in outcome.results})} trials ({failed} failed); {outcome.ended}.\n")
+    states = Counter(row.state for row in outcome.results)
+    stopped = f", {states['stopped']} stopped by the latency limit" if states["stopped"] else ""
+    print(f"\nPareto front of {states.total()} trials ({states['failed']} failed{stopped}); {outcome.ended}.\n")
+    late = [row.values["latency_ms"] for row in outcome.results if row.state == "stopped"]
+    if late and not outcome.front:
+        limit = outcome.sweep.limits.latency_ms
+        print(f"No trial met the latency limit of {limit:g} ms; the nearest took {min(late):.3g} ms.\n")
     print(front_table(outcome.front, outcome.objectives))
     print(f"\nproposals: {outcome.proposals}")
     print(f"look at    {out / 'front.html'}   {out / 'front.png'}")

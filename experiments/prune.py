@@ -21,7 +21,7 @@ from searchspace.notation import to_json, words
 
 
 def prune_dead(
-    out: Path, trial: int, data_name: str | None, say: Callable[[str], None]
+    out: Path, trial: int, data_name: str | None, say: Callable[[str], None], tracking_uri: str | None = None
 ) -> tuple[Pruned, dict[str, object]]:
     """Take the dead and constant channels out of `trial` of the sweep in `out`; (the pruned, what was written).
 
@@ -30,6 +30,8 @@ def prune_dead(
     Writes `pruned/trial-NNNN.safetensors`, `.architecture.json` and `.json` (the proof), and a run of kind `prune`.
     """
     row, sweep = find_trial(out, trial), read_sweep_of(out)
+    if tracking_uri:
+        sweep = replace(sweep, tracking=replace(sweep.tracking, uri=tracking_uri))
     path = weights(out, trial)
     if not path.exists():
         front = ", ".join(str(member.trial) for member in read_front(out))

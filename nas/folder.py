@@ -51,6 +51,18 @@ def refuse_another(sweep: Sweep, out: Path) -> None:
             raise SweepError([*faults, f"{out} belongs to another sweep: choose another --out, or delete it."])
 
 
+def refuse_other_data(out: Path, fingerprint: str) -> None:
+    """Raises `SweepError` where the data of the sweep in `out` had another fingerprint; remembers the first."""
+    path = out / "data.json"
+    if not path.exists():
+        write_json(path, {"format": "data/1", "fingerprint": fingerprint})
+    before = json.loads(path.read_text()).get("fingerprint")
+    if before != fingerprint:
+        raise SweepError(
+            [f"data: must be what it was when {out} was begun ({before}; got {fingerprint}); use another --out"]
+        )
+
+
 def identity(out: Path) -> str:
     """Eight hexadecimal digits that tell `out` from every other folder, made once."""
     path = out / "id"

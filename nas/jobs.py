@@ -7,6 +7,7 @@ into a `Result`.
 from __future__ import annotations
 
 import importlib
+import math
 import os
 import socket
 import sys
@@ -91,7 +92,13 @@ def run(job: Job, *, node: str | None = None, device: str = "auto") -> Result:
             )
             if not isinstance(trained, Trained) or not trained.curve:
                 raise WorkersError(f"{job.train} must return a nas.train.Trained with a curve, but got {trained!r}.")
-            values["accuracy"] = trained.curve[-1].val_accuracy
+            last = trained.curve[-1]
+            if last.epoch < job.until or not math.isfinite(last.val_accuracy):
+                raise WorkersError(
+                    f"{job.train} must reach epoch {job.until} with a finite accuracy, but ended at epoch {last.epoch} "
+                    f"with {last.val_accuracy}."
+                )
+            values["accuracy"] = last.val_accuracy
             if job.evaluate_test:
                 _, values["test_accuracy"] = evaluate(network, data, "test", device=device)
             done = result("complete", trained.curve)
@@ -102,7 +109,7 @@ def run(job: Job, *, node: str | None = None, device: str = "auto") -> Result:
             return done
     except TrainingFailed as error:
         return result("failed", error.curve, str(error))
-    except Exception as error:  # user code and torch may raise anything; the sweep goes on
+    except (Exception, SystemExit) as error:  # user code and torch may raise anything; the sweep goes on
         summary = f"Out of memory: {error}" if out_of_memory(error) else f"{type(error).__name__}: {error}"
         return result("failed", error=f"{summary}\n\n{traceback.format_exc()}")
     finally:

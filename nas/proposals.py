@@ -121,7 +121,7 @@ class Proposals(BaseSampler):
             return found
         raise SpaceFull(
             f"{len(self.seen):,} architectures were proposed, and no further one inside the limits was found among "
-            f"{self.space.size:,} codes."
+            f"{self.space.size:,} codes"
         )
 
     def _ask(self, study: Study, trial: FrozenTrial) -> Code:

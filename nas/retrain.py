@@ -17,6 +17,7 @@ from nas.folder import find_trial, read_sweep_of, write_json
 from nas.jobs import Job
 from nas.results import Result
 from nas.search import open_pool, open_tracker
+from nas.sweep import Sweep
 from nas.workers import Pool
 
 SEED_STREAM = 1_000_003  # seeds of retrainings lie apart from those of trials
@@ -46,14 +47,15 @@ class Retrained:
         return mean(self.validation) if self.validation else float("nan")
 
     def to_json(self) -> dict[str, object]:
+        """Plain data; a mean of nothing is null."""
         return {
             "format": "retrained/1",
             "trial": self.trial,
             "searched_validation_accuracy": self.searched,
             "validation_accuracies": list(self.validation),
-            "validation_mean": self.validation_mean,
+            "validation_mean": self.validation_mean if self.validation else None,
             "test_accuracies": list(self.test),
-            "test_mean": self.test_mean,
+            "test_mean": self.test_mean if self.test else None,
             "test_spread": self.test_spread,
             "failures": list(self.failures),
             "checkpoints": list(self.checkpoints),
@@ -65,6 +67,7 @@ def retrain(
     number: int,
     seeds: int,
     *,
+    sweep: Sweep | None = None,
     epochs: int | None = None,
     say: Callable[[str], None] = print,
     watch: Callable[[Sequence[Result]], None] = lambda results: None,
@@ -72,9 +75,10 @@ def retrain(
 ) -> Retrained:
     """Train trial `number` of the sweep in `out` again with `seeds` fresh seeds, for the sweep's epochs or `epochs`.
 
+    `sweep` replaces the folder's own, for other workers or another store.
     Writes `retrained/trial-NNNN.json` and the networks into `out`, and a run of kind `final` each to MLflow.
     """
-    row, sweep = find_trial(out, number), read_sweep_of(out)
+    row, sweep = find_trial(out, number), sweep or read_sweep_of(out)
     training = replace(sweep.training, epochs=epochs) if epochs else sweep.training
     folder = out / "retrained"
     jobs = [

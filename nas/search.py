@@ -17,7 +17,7 @@ from random import Random
 from optuna.trial import Trial
 
 from nas.data import Data, load, mix
-from nas.folder import checkpoint, held, identity, read_front, refuse_another, weights, write_json
+from nas.folder import checkpoint, held, identity, read_front, refuse_another, refuse_other_data, weights, write_json
 from nas.interrupts import Interrupts
 from nas.jobs import Job, WorkersError, answer, resolve
 from nas.pareto import OBJECTIVES, Objective, front, hypervolume, hypervolume_history, reference_point
@@ -106,6 +106,7 @@ def search(
         data = load(sweep.data, seed=sweep.seed)
         space = Space(sweep.space, input=data.input, classes=data.classes)
         found = _surveyed(sweep, space, out)
+        refuse_other_data(out, data.fingerprint)
         write_json(out / "sweep.json", sweep.to_json())
         tracker = open_tracker(sweep, out, {**provenance(), "data": data.fingerprint, "seed": str(sweep.seed)}, say)
         with Results(out / "results.jsonl") as table, Interrupts() as interrupts:

@@ -20,6 +20,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 from nas.pareto import Objective
 from nas.proposals import plain
 from nas.results import Result
+from nas.sweep import SweepError
 
 
 def open_study(name: str, storage: str | None, out: Path, objectives: Sequence[Objective]) -> Study:
@@ -36,7 +37,12 @@ def open_study(name: str, storage: str | None, out: Path, objectives: Sequence[O
     else:
         place = storage
     directions = ["maximize" if o.maximize else "minimize" for o in objectives]
-    return optuna.create_study(study_name=name, storage=place, directions=directions, load_if_exists=True)
+    try:
+        return optuna.create_study(study_name=name, storage=place, directions=directions, load_if_exists=True)
+    except Exception as error:  # any database, any driver
+        if storage is None:
+            raise
+        raise SweepError([f"storage: must be an Optuna storage that answers (got {storage!r}: {error})"]) from None
 
 
 def values_to_tell(result: Result, objectives: Sequence[Objective]) -> list[float] | None:

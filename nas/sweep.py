@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, get_type_hints
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, create_model
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, create_model
 
 from nas.pareto import OBJECTIVES
 from nas.quantities import count, milliseconds
@@ -74,7 +74,7 @@ class Workers:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tracking:
-    """Where MLflow records: `uri` None is MLFLOW_TRACKING_URI, else sqlite beside the results; "off" is nowhere."""
+    """Where MLflow records: `uri` None is a sqlite file beside the results; "off" is nowhere."""
 
     uri: str | None = None
     experiment: str | None = None
@@ -127,6 +127,12 @@ def _objectives(value: object) -> tuple[str, ...]:
     return tuple(map(str, names))
 
 
+def _space_form(value: object) -> object:
+    if not isinstance(value, str | dict):
+        raise ValueError(f"must be a preset, a file, or a mapping of choices (got {value!r})")
+    return value
+
+
 class _Model(BaseModel):
     model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
 
@@ -176,7 +182,7 @@ class _SweepFile(_Model):
     name: str = Field(min_length=1, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
     purpose: str = ""
     data: str
-    space: str | dict[str, object]
+    space: Annotated[object, AfterValidator(_space_form)]
     objectives: Annotated[tuple[str, ...], BeforeValidator(_objectives)] = ("accuracy", "flops")
     limits: _Limits = _Limits()
     sampler: Literal["tpe", "nsga2", "random"] = "tpe"
@@ -184,7 +190,7 @@ class _SweepFile(_Model):
     training: _Training = _Training()  # type: ignore[valid-type]
     workers: _Workers = _Workers()
     tracking: _Tracking = _Tracking()
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, le=2**32 - 1)
     train: str = Field(default="nas.train:train", pattern=r"^[\w.]+:\w+$")
     storage: str | None = None
 
@@ -243,10 +249,22 @@ def _relative(path: Path, data: str) -> str:
     return str(found.resolve()) if found else data
 
 
+class _Loader(yaml.SafeLoader):
+    """YAML's safe loader; a key that stands twice in one mapping is a fault, not the last one's victory."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if key.value in seen:
+                raise yaml.MarkedYAMLError(problem=f"the key {key.value!r} stands twice", problem_mark=key.start_mark)
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
 def _load(path: Path) -> tuple[str, dict[str, object]]:
     try:
         text = path.read_text()
-        record = yaml.safe_load(text)
+        record = yaml.load(text, Loader=_Loader)
     except OSError as error:
         raise SweepError([f"{path}: must be a readable file ({error.strerror})"]) from None
     except UnicodeDecodeError:

@@ -83,14 +83,17 @@ COUPLED = ("kernel", "groups", "shuffle", "factorization", "dilation")
 
 
 def effect(name: str, value: Value, options: Mapping[str, Value]) -> Value | None:
-    """What `value` of option `name` does beside the stage's other options; None where it does nothing.
+    """What `value` of option `name` does beside the block's other options; None where it does nothing.
 
-    Two settings with equal effects of every option are one network, whatever the block.
+    Two settings with equal effects of every option are one network, whatever the block. An option that the block
+    does not have says nothing about another.
     """
-    kernel = options.get("kernel", 3)
-    widest = max(kernel) if isinstance(kernel, tuple) else kernel
-    if name == "shuffle" and options.get("groups", 1) == 1:
+    if name == "shuffle" and options.get("groups") == 1:
         return None
+    if "kernel" not in options:
+        return value
+    kernel = options["kernel"]
+    widest = max(kernel) if isinstance(kernel, tuple) else kernel
     if name == "dilation" and widest == 1:
         return None
     if name == "factorization":
@@ -104,12 +107,22 @@ def effect(name: str, value: Value, options: Mapping[str, Value]) -> Value | Non
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """A stage's choices: `options` by name, `accepted` the options each block takes, `blocks` the functions."""
+    """A stage's choices: `options` by name, `blocks` the functions, `defaults` what each takes if nothing is said."""
 
     name: str
     options: dict[str, tuple[Value, ...]]
     blocks: dict[str, Block]
-    accepted: dict[str, frozenset[str]]
+    defaults: dict[str, dict[str, Value]]
+
+    def takes(self, block: str) -> frozenset[str]:
+        """The stage's options that reach `block`."""
+        return frozenset(self.options) & frozenset(self.defaults[block])
+
+    def effect(self, name: str, value: Value, setting: Mapping[str, Value]) -> Value | None:
+        """`effect` beside the setting and, for what the stage leaves open, the block's own defaults."""
+        block = str(setting["block"])
+        known = self.defaults[block]
+        return effect(name, value, {**known, **{k: v for k, v in setting.items() if k in known}})
 
     def active(self, name: str, setting: Mapping[str, Value]) -> bool:
         """Whether option `name` reaches a block at all in this setting."""
@@ -117,7 +130,7 @@ class Stage:
             return True
         if setting["depth"] == 0:
             return False
-        return name in ("block", "width") or name in self.accepted[str(setting["block"])]
+        return name in ("block", "width") or name in self.defaults[str(setting["block"])]
 
     def canonical(self, setting: Mapping[str, Value]) -> dict[str, Value]:
         """The first setting, in the file's order, that does the same as `setting`."""
@@ -128,8 +141,8 @@ class Stage:
             if not self.active(name, setting):
                 result[name] = values[0]
             elif name in ("shuffle", "dilation", "factorization"):
-                done = effect(name, setting[name], setting)
-                result[name] = next(v for v in values if done is None or effect(name, v, setting) == done)
+                done = self.effect(name, setting[name], setting)
+                result[name] = next(v for v in values if done is None or self.effect(name, v, setting) == done)
         return result
 
     def families(self) -> list[tuple[int, list[dict[str, Value]], dict[str, tuple[Value, ...]]]]:
@@ -193,7 +206,7 @@ class _Reader:
                 item = item[0] if item and all(v == item[0] for v in item) else tuple(item)
             if not check(item):
                 self.fault(place, f"must be {words} (got {item!r}{meant(item, words.split())})")
-            elif any(item == r and type(item) is type(r) for r in result):
+            elif any(item == r and isinstance(item, bool) == isinstance(r, bool) for r in result):
                 self.fault(place, f"must offer different values (got {item!r} twice)")
             else:
                 result.append(item)  # type: ignore[arg-type]
@@ -212,10 +225,10 @@ class _Reader:
         module, _, function = name.partition(":")
         try:
             found = getattr(importlib.import_module(module), function)
-        except ImportError as error:
-            self.fault(place, f"must be importable (got {name!r}: {error})")
         except AttributeError:
             self.fault(place, f"must name a function of {module} (got {function!r})")
+        except Exception as error:  # a module of the user's may raise anything on import
+            self.fault(place, f"must be importable (got {name!r}: {type(error).__name__}: {error})")
         else:
             if callable(found) and "out" in inspect.signature(found).parameters:
                 return found  # type: ignore[no-any-return]
@@ -232,18 +245,21 @@ class _Reader:
         blocks = {name: block for name, block in found.items() if block is not None}
         if len(found) < len(named):
             self.fault((*place, "block"), f"must offer different blocks (got {named})")
-        accepted = {
-            name: frozenset(p.name for p in inspect.signature(block).parameters.values() if p.kind is p.KEYWORD_ONLY)
-            - {"out"}
+        defaults = {
+            name: {
+                p.name: p.default
+                for p in inspect.signature(block).parameters.values()
+                if p.kind is p.KEYWORD_ONLY and p.name != "out"
+            }
             for name, block in blocks.items()
         }
-        known = ["block", "depth", "width", *sorted(set().union(*accepted.values()) if accepted else RULES)]
+        known = ["block", "depth", "width", *sorted(set().union(*defaults.values()) if defaults else RULES)]
         options: dict[str, tuple[Value, ...]] = {"depth": (1,), "block": tuple(blocks)}
         given = self.mapping(record, place, known) if blocks else dict(record)
         for name, value in given.items():
             if name != "block":
                 options[name] = self.values(value, (*place, name), RULES.get(name, (lambda v: True, "anything")))
-        return Stage(f"stage{number + 1}", options, blocks, accepted)
+        return Stage(f"stage{number + 1}", options, blocks, defaults)
 
 
 def meant(got: object, known: Iterable[str]) -> str:

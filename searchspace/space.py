@@ -2,10 +2,11 @@
 
 A *code* gives each choice (`width`, `resolution`, `stem.kernel`, `stage1.block`, ...) one of its values. Many codes
 stand for one architecture (a shuffle without groups, a 3 x 3 kernel "stacked", a width reached through another
-multiplier); the first of them in the file's order is its canonical code, and `sample` draws only those: it is
-uniform over distinct buildable architectures, by drawing from a product that holds every canonical code once and
-rejecting the rest. Chains nest alike in all members (stem, stages, head), so members that differ in where a stage
-ends are distinct.
+multiplier, a ratio that rounds alike); the first of them in the file's order is its canonical code, and `sample`
+draws only those: it is uniform over distinct buildable architectures, by drawing from a product that holds every
+canonical code once and rejecting the rest. Two aliases it does not see through: a user's block that makes one
+fragment of settings which differ in several options at once, and two blocks that are one function.
+Chains nest alike in all members (stem, stages, head), so members that differ in where a stage ends are distinct.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ from searchspace.architecture import (
     shape_after,
 )
 from searchspace.blocks import Block, whole_width
-from searchspace.choices import SpaceError, Value, effect, read
+from searchspace.choices import SpaceError, Value, read
 
 Code = dict[str, Value]
 TRIES = 10_000
@@ -134,7 +135,7 @@ class Space:
         for stage in self._stages:
             setting = {name: full[f"{stage.name}.{name}"] for name in stage.options}
             for name in stage.options:
-                if not stage.active(name, setting) or effect(name, setting[name], setting) is None:
+                if not stage.active(name, setting) or stage.effect(name, setting[name], setting) is None:
                     idle.add(f"{stage.name}.{name}")
         return [name for name in self.choices if name not in idle]
 
@@ -262,14 +263,16 @@ class Space:
         """One block of a stage; only the first strides."""
         stage, options = self._stages[number], dict(setting)
         name, width = str(options["block"]), self._width(options["width"], scale)
-        taken = {k: v for k, v in options.items() if k in stage.accepted[name]}
-        if "stride" in stage.accepted[name] and not first:
+        taken = {k: v for k, v in options.items() if k in stage.takes(name)}
+        if "stride" in taken and not first:
             taken["stride"] = 1
         try:
             item = stage.blocks[name](shape, out=width, **taken)
         except ArchitectureError:
             raise
-        except Exception as error:  # a user's own block may raise anything
+        except ValueError as error:  # how a user's own block refuses what it cannot make
+            raise ArchitectureError(f"Block {name!r} refuses {taken}: {error}") from None
+        except Exception as error:
             problem = f"must return a fragment from block {name!r} (got {type(error).__name__}: {error})"
             raise SpaceError([(("stages", number, "block"), problem)]) from error
         if not isinstance(item, Node):

@@ -18,6 +18,8 @@ from nas.quantities import count, duration, milliseconds, short
         ("60K", 60e3),
         ("2B", 2e9),
         ("1_000", 1000),
+        ("1e+6", 1e6),
+        ("1e6", 1e6),
         (12, 12),
         (2.5, 2.5),
     ],

@@ -186,6 +186,59 @@ def test_a_study_that_was_lost_is_rebuilt_whatever_the_trials_came_to(tmp_path: 
     assert all(t.constraints["latency"] > 0 for t in study.get_trials()[1:])
 
 
+TRAININGS = """
+import sys
+from dataclasses import replace
+from nas.train import train as usual
+
+
+def early(network, data, training, *, until, **more):
+    return usual(network, data, training, until=1, **more)
+
+
+def nan(network, data, training, **more):
+    done = usual(network, data, training, **more)
+    return replace(done, curve=(*done.curve[:-1], replace(done.curve[-1], val_accuracy=float("nan"))))
+
+
+def leave(network, data, training, **more):
+    sys.exit(3)
+
+
+def fine(network, data, training, **more):
+    return usual(network, data, training, **more)
+"""
+
+
+@pytest.mark.parametrize(
+    ("function", "reason"),
+    [
+        ("early", "must reach epoch 2 with a finite accuracy, but ended at epoch 1"),
+        ("nan", "must reach epoch 2 with a finite accuracy, but ended at epoch 2 with nan"),
+        ("leave", "SystemExit: 3"),
+        ("fine", None),
+    ],
+)
+def test_a_training_function_of_the_users_own_is_held_to_its_word(
+    tmp_path: Path, images: str, monkeypatch: pytest.MonkeyPatch, function: str, reason: str | None
+) -> None:
+    (tmp_path / "my_trainings.py").write_text(TRAININGS)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    outcome = search(sweep_on(images, 2, train=f"my_trainings:{function}"), tmp_path / "out")
+    assert [r.state for r in outcome.results] == ["complete" if reason is None else "failed"] * 2
+    assert all(reason is None or reason in (r.error or "") for r in outcome.results)
+
+
+def test_data_that_changed_under_its_name_is_refused(tmp_path: Path, images: str) -> None:
+    with np.load(images) as arrays:
+        np.savez(tmp_path / "mine.npz", images=arrays["images"], labels=arrays["labels"])
+        sweep = sweep_on(str(tmp_path / "mine.npz"), 1)
+        search(sweep, tmp_path / "out")
+        np.savez(tmp_path / "mine.npz", images=arrays["images"] + 1, labels=arrays["labels"])
+    with pytest.raises(SweepError, match=r"data: must be what it was when .* was begun"):
+        search(sweep, tmp_path / "out")
+
+
 def test_a_full_space_ends_the_search_and_says_so(tmp_path: Path, images: str) -> None:
     space = {"stages": [{"block": "plain", "width": [4, 8]}]}
     outcome = search(sweep_on(images, 9, space=space), tmp_path)

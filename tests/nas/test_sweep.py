@@ -118,6 +118,17 @@ training: {epochs: a, batchsize: 3}
         (GOOD + "seed: -1\n", ":8: seed: must be greater than or equal to 0"),
         (GOOD + "train: nothing\n", ":8: train: must be match pattern"),
         ("format: sweep/1\nname: x\ndata: digits\nspace: digts\n", "did you mean 'digits'"),
+        (GOOD + "seed: 1\nseed: 2\n", ":9: must be YAML (the key 'seed' stands twice)"),
+        (GOOD + "seed: 99999999999999999999\n", ":8: seed: must be less than or equal to 4294967295"),
+        (GOOD.replace("width: [8, 16]", "width: [8, 16]\n      1: 2"), "space.stages.1.1: must be one of block, depth"),
+        (GOOD.replace("block: plain", "block: ':fn'"), "must be importable (got ':fn': ValueError"),
+        (GOOD.replace("block: plain", "block: broken_module_of_mine:fn"), "must be importable"),
+        (GOOD.replace("[8, 16]", "[8, 8.0]"), "must be a whole number >= 1 (got 8.0"),
+        (
+            GOOD.replace("block: plain", "block: plain\n      alpha: [0, 0.0, 0.5]"),
+            "must offer different values (got 0.0 twice)",
+        ),
+        ("format: sweep/1\nname: x\ndata: digits\nspace: [1]\n", ":4: space: must be a preset, a file, or a mapping"),
         (
             "format: sweep/1\nname: x\ndata: digits\nspace: {stages: []}\n",
             "space.stages: must be a list of at least one",

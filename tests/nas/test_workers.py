@@ -91,7 +91,11 @@ def wait_for(what: Callable[[], object], seconds: float = 40) -> None:
         time.sleep(0.02)
 
 
-def results(pool: Pool, number: int, seconds: float = 50) -> list[Result]:
+# A busy machine takes long to start Ray's processes, which import torch; the first job of each pool waits for them.
+pytestmark = pytest.mark.timeout(180)
+
+
+def results(pool: Pool, number: int, seconds: float = 160) -> list[Result]:
     """`number` results by trial; fails on one too many or one too few."""
     found: list[Result] = []
     deadline = time.monotonic() + seconds
