@@ -407,7 +407,7 @@ USER_ERRORS = {
     "nas.data.DataError": 2,
     "nas.training.TrainingError": 2,
     "searchspace.choices.SpaceError": 2,
-    "searchspace.leaves.ArchitectureError": 2,
+    "searchspace.fields.ArchitectureError": 2,
     "searchspace.checkpoint.CheckpointError": 2,
     "nas.jobs.WorkersError": 1,
     "nas.results.ResultsError": 1,

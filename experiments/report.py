@@ -14,7 +14,9 @@ from nas.search import Outcome
 
 def write_report(outcome: Outcome) -> list[Path]:
     """Write the pictures of `outcome` into its folder; their paths."""
-    from dashboards.figures import front_figure, front_html, front_png, hypervolume_png
+    from dashboards.figures import front_figure
+    from dashboards.page import front_html
+    from dashboards.prints import front_png, hypervolume_png
 
     limits = dict(outcome.sweep.limits.costs)
     if outcome.sweep.limits.latency_ms is not None:

@@ -13,14 +13,10 @@ from dataclasses import dataclass, field
 from math import prod
 from typing import Literal
 
-Axes = int | tuple[int, ...]
+from searchspace.fields import ArchitectureError, Axes, axes, between, one_of, per_axis, truth, whole
 
 ACTIVATIONS = ("relu", "relu6", "hardswish", "hardsigmoid", "sigmoid", "silu", "gelu", "leaky_relu", "tanh")
 POOLS = ("max", "average")
-
-
-class ArchitectureError(ValueError):
-    """A rule of the language is broken: by a field, by the shapes that meet, or by a file that is read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,64 +49,9 @@ def halved(space: tuple[int, ...]) -> tuple[int, ...]:
     return (*space[:-2], -(-space[-2] // 2), -(-space[-1] // 2)) if len(space) >= 2 else space
 
 
-def axes(value: Axes, n: int) -> tuple[int, ...]:
-    """A per-axis field spelled out for `n` axes."""
-    if isinstance(value, int):
-        return (value,) * n
-    if len(value) != n:
-        raise ArchitectureError(f"A field per axis needs {n} values on a map with {n} axes, but got {value}.")
-    return value
-
-
 def same(kernel: int, dilation: int) -> int:
     """The padding that keeps an odd kernel's map at its size (at stride 1)."""
     return dilation * (kernel - 1) // 2
-
-
-def _whole(node: Node, name: str, least: int) -> None:
-    value = getattr(node, name)
-    if type(value) is not int or value < least:
-        raise ArchitectureError(
-            f"`{name}` of {type(node).__name__} must be a whole number >= {least}, but got {value!r}."
-        )
-
-
-def _per_axis(node: Node, name: str, least: int) -> None:
-    value = getattr(node, name)
-    if type(value) is int and value >= least:
-        return
-    several = isinstance(value, list | tuple) and len(value) in (2, 3)
-    if several and all(type(v) is int and v >= least for v in value):
-        equal = all(v == value[0] for v in value)
-        object.__setattr__(node, name, value[0] if equal else tuple(value))
-        return
-    raise ArchitectureError(
-        f"`{name}` of {type(node).__name__} must be a whole number >= {least}, or two or three of them, "
-        f"but got {value!r}."
-    )
-
-
-def _one_of(node: Node, name: str, allowed: tuple[str, ...]) -> None:
-    value = getattr(node, name)
-    if value not in allowed:
-        raise ArchitectureError(
-            f"`{name}` of {type(node).__name__} must be one of {', '.join(allowed)}, but got {value!r}."
-        )
-
-
-def _truth(node: Node, name: str) -> None:
-    value = getattr(node, name)
-    if type(value) is not bool:
-        raise ArchitectureError(f"`{name}` of {type(node).__name__} must be True or False, but got {value!r}.")
-
-
-def between(node: Node, name: str, low: float, high: float) -> None:
-    value = getattr(node, name)
-    if type(value) is int and low <= value <= high:
-        value = float(value)
-        object.__setattr__(node, name, value)
-    if not isinstance(value, float) or not low <= value <= high:
-        raise ArchitectureError(f"`{name}` of {type(node).__name__} must be in [{low}, {high}], but got {value!r}.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +73,7 @@ def _explicit_padding(node: Conv | Depthwise | Pool, dilation: Axes) -> None:
     """Write a padding equal to "same" as "same": one value, one digest, for one network."""
     if node.padding == "same":
         return
-    _per_axis(node, "padding", 0)
+    per_axis(node, "padding", 0)
     n = next((len(v) for v in (node.kernel, node.padding, dilation) if isinstance(v, tuple)), 2)
     kernel, padding, spread = axes(node.kernel, n), axes(node.padding, n), axes(dilation, n)
     if all(p == same(k, d) for k, p, d in zip(kernel, padding, spread, strict=True)):
@@ -203,10 +144,10 @@ class Conv(Leaf):
 
     def __post_init__(self) -> None:
         for name, least in (("out", 1), ("groups", 1), ("low", 0)):
-            _whole(self, name, least)
+            whole(self, name, least)
         for name in ("kernel", "stride", "dilation"):
-            _per_axis(self, name, 1)
-        _truth(self, "bias")
+            per_axis(self, name, 1)
+        truth(self, "bias")
         _explicit_padding(self, self.dilation)
         if self.low > self.out:
             raise ArchitectureError(f"`low` must be at most `out`, but got (low={self.low}, out={self.out}).")
@@ -237,8 +178,8 @@ class Depthwise(Leaf):
 
     def __post_init__(self) -> None:
         for name in ("kernel", "stride", "dilation"):
-            _per_axis(self, name, 1)
-        _truth(self, "bias")
+            per_axis(self, name, 1)
+        truth(self, "bias")
         _explicit_padding(self, self.dilation)
 
     def after(self, shape: Shape) -> Shape:
@@ -271,7 +212,7 @@ class LocalNorm(Leaf):
     k: float = 2.0
 
     def __post_init__(self) -> None:
-        _whole(self, "size", 1)
+        whole(self, "size", 1)
         for name in ("alpha", "beta", "k"):
             between(self, name, 0.0, 1e6)
 
@@ -287,7 +228,7 @@ class Activation(Leaf):
     kind: str = "relu"
 
     def __post_init__(self) -> None:
-        _one_of(self, "kind", ACTIVATIONS)
+        one_of(self, "kind", ACTIVATIONS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -311,10 +252,10 @@ class Pool(Leaf):
     ceil: bool = False
 
     def __post_init__(self) -> None:
-        _one_of(self, "kind", POOLS)
+        one_of(self, "kind", POOLS)
         for name in ("kernel", "stride"):
-            _per_axis(self, name, 1)
-        _truth(self, "ceil")
+            per_axis(self, name, 1)
+        truth(self, "ceil")
         _explicit_padding(self, 1)
 
     def rounding(self, shape: Shape) -> bool:
@@ -343,7 +284,7 @@ class AdaptivePool(Leaf):
     size: Axes = 1
 
     def __post_init__(self) -> None:
-        _per_axis(self, "size", 1)
+        per_axis(self, "size", 1)
 
     def after(self, shape: Shape) -> Shape:
         n = _map(self, shape)
@@ -370,8 +311,8 @@ class Linear(Leaf):
     bias: bool = True
 
     def __post_init__(self) -> None:
-        _whole(self, "out", 1)
-        _truth(self, "bias")
+        whole(self, "out", 1)
+        truth(self, "bias")
 
     def after(self, shape: Shape) -> Shape:
         if shape.space:
@@ -386,7 +327,7 @@ class Shuffle(Leaf):
     groups: int
 
     def __post_init__(self) -> None:
-        _whole(self, "groups", 2)
+        whole(self, "groups", 2)
 
     def after(self, shape: Shape) -> Shape:
         _map(self, shape)
@@ -407,9 +348,9 @@ class SqueezeExcite(Leaf):
     gate: str = "sigmoid"
 
     def __post_init__(self) -> None:
-        _whole(self, "squeeze", 1)
+        whole(self, "squeeze", 1)
         for name in ("activation", "gate"):
-            _one_of(self, name, ACTIVATIONS)
+            one_of(self, name, ACTIVATIONS)
 
     def after(self, shape: Shape) -> Shape:
         _map(self, shape)

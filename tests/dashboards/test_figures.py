@@ -4,11 +4,14 @@ import math
 import random
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from dashboards.figures import front_figure, front_html, front_png, hypervolume_png
+from dashboards.figures import front_figure
+from dashboards.page import front_html
+from dashboards.prints import front_png, hypervolume_png
 from nas.pareto import OBJECTIVES, front, hypervolume_history, reference_point
 from nas.results import Result, Worker
 
@@ -228,3 +231,17 @@ def test_chromium_shows_every_point_offline(objectives, tmp_path: Path):
     assert dom.count('class="words"') == len(members)
     assert "FLOPs (1 multiply-add = 1)</text>" in dom
     assert "limit 3M" in dom
+
+
+def test_a_cost_of_0_stands_at_the_edge_of_the_axis_and_the_axis_says_so(tmp_path: Path):
+    rows = [result(0, 1e5, 0.6), result(1, 2e5, 0.8)]
+    rows = [replace(r, values={**r.values, "interactions": float(r.trial * 500)}) for r in rows]
+    pair = [OBJECTIVES["accuracy"], OBJECTIVES["interactions"]]
+    figure = front_figure(rows, pair)
+    (trace,) = [t for t in figure.data if t.name == "front (2)"]
+    assert list(trace.y) == [0.6, 0.8]
+    assert 0 < trace.x[0] < trace.x[1] == 500
+    assert math.log10(trace.x[0]) == pytest.approx(figure.layout.xaxis.range[0])
+    assert "0 is drawn at the edge" in figure.layout.xaxis.title.text
+    front_png(tmp_path / "front.png", rows, pair)
+    assert (tmp_path / "front.png").stat().st_size > 10_000

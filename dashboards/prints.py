@@ -1,0 +1,139 @@
+"""PNGs for a README or a tracker: the front, and hypervolume over trials."""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dashboards.picture import (
+    BLUE,
+    FLOOR,
+    GREY,
+    INK,
+    LABELS,
+    ORANGE,
+    SCALE,
+    VERMILLION,
+    Picture,
+    axis_label,
+    brief,
+    drawn,
+    is_log,
+    picture_of,
+    ticks,
+)
+from nas.pareto import OBJECTIVES, Objective
+from nas.quantities import short
+from nas.results import Result
+
+if TYPE_CHECKING:
+    import matplotlib.axes
+    import matplotlib.figure
+
+
+def front_png(
+    path: Path, results: Iterable[Result], objectives: Sequence[Objective], limits: Mapping[str, float] | None = None
+) -> None:
+    """The same picture as `front_figure`, 1440 x 880 pixels, for a README or a tracker."""
+    p = picture_of(results, objectives, limits)
+    figure, axes = _canvas()
+    if p.dominated:
+        axes.scatter(*_xy(p, p.dominated), s=22, color=GREY, alpha=0.6, linewidths=0, label="fully trained, dominated")
+    if p.members:
+        _draw_front(figure, axes, p)
+    floor = axes.get_xaxis_transform()  # x in data, y in shares of the height
+    for rows, name, colour, mark in ((p.stopped, "stopped early", ORANGE, "|"), (p.failed, "failed", VERMILLION, "x")):
+        costs = [v for r in rows if math.isfinite(v := drawn(p, p.x, r))]
+        if costs:
+            heights = [FLOOR] * len(costs)
+            axes.scatter(costs, heights, 34, colour, marker=mark, linewidths=1.4, transform=floor, label=name)
+    dashed = (0, (4, 3))
+    if (limit := p.limits.get(p.x.name)) is not None:
+        axes.axvline(limit, color=INK, linewidth=1, linestyle=dashed, zorder=1)
+        axes.text(limit, 0.015, f"limit {short(limit)} ", transform=floor, ha="right", va="bottom", color=INK)
+    if (limit := p.limits.get(p.y.name)) is not None:
+        axes.axhline(limit, color=INK, linewidth=1, linestyle=dashed, zorder=1)
+        sides = axes.get_yaxis_transform()
+        axes.text(0.005, limit, f"limit {short(limit)}", transform=sides, ha="left", va="bottom", color=INK)
+    for objective, axis in ((p.x, axes.xaxis), (p.y, axes.yaxis)):
+        low, high = p.span(objective)
+        if is_log(objective):
+            axis.axes.set(**{f"{axis.axis_name}scale": "log"})
+            axis.set_ticks(ticks(low, high), labels=[short(v) for v in ticks(low, high)])
+            axis.set_ticks([], minor=True)
+        axis.axes.set(**{f"{axis.axis_name}lim": (low, high)})
+        axis.set_label_text(axis_label(p, objective), color=INK)
+    axes.set_title(p.title, loc="left", color=INK, fontsize=12, pad=26)
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=4, frameon=False, borderpad=0.2, labelcolor=INK)
+    figure.savefig(path)
+
+
+def _draw_front(figure: matplotlib.figure.Figure, axes: matplotlib.axes.Axes, p: Picture) -> None:
+    x, y = _xy(p, p.members)
+    if p.colour is None:
+        axes.step(x, y, where="post", color=BLUE, linewidth=2, zorder=3)
+        axes.scatter(x, y, s=56, color=BLUE, edgecolors="white", linewidths=1.2, zorder=4, label="front")
+        return
+    shades = [r.values[p.colour.name] for r in p.members]
+    scale = "log" if is_log(p.colour) and min(shades) > 0 else "linear"
+    dots = axes.scatter(
+        x, y, 70, shades, cmap=SCALE, norm=scale, edgecolors=INK, linewidths=0.6, zorder=4, label="front"
+    )
+    bar = figure.colorbar(dots, ax=axes, pad=0.02)
+    bar.set_label(LABELS.get(p.colour.name, p.colour.name), color=INK)
+    bar.outline.set_visible(False)  # type: ignore[operator]
+    bar.ax.tick_params(colors=INK, length=0)
+    if scale == "log":
+        marks = ticks(min(shades), max(shades)) or shades
+        bar.set_ticks(marks, labels=[short(v) for v in marks])
+        bar.ax.minorticks_off()
+
+
+def hypervolume_png(path: Path, history: Sequence[tuple[int, float]], reference: Mapping[str, float]) -> None:
+    """Hypervolume over the number of finished trials, as `nas.pareto.hypervolume_history` gives it.
+
+    The reference point is written into the picture: values compare under one reference only.
+    """
+    from matplotlib.ticker import MaxNLocator
+
+    figure, axes = _canvas()
+    counts, values = [n for n, _ in history], [v for _, v in history]
+    axes.step(counts, values, where="post", color=BLUE, linewidth=2)
+    axes.fill_between(counts, values, step="post", color=BLUE, alpha=0.08, linewidth=0)
+    if len(history) == 1:
+        axes.scatter(counts, values, s=56, color=BLUE)
+    if not history:
+        axes.text(0.5, 0.5, "No finished trial yet", transform=axes.transAxes, ha="center", color=INK, fontsize=12)
+    units = [brief(n) if OBJECTIVES[n].maximize else f"decades of {brief(n)}" for n in reference]
+    corner = ", ".join(f"{brief(n)} {short(v)}" for n, v in reference.items())
+    axes.set_xlabel("finished trials", color=INK)
+    axes.set_ylabel("hypervolume\n" + textwrap.fill(" × ".join(units), 40), color=INK)
+    axes.set_title(f"Hypervolume, from the reference {corner}", loc="left", color=INK, fontsize=12)
+    axes.set_ylim(0, max(values, default=0.0) * 1.08 or 1.0)
+    axes.set_xlim(0, max(counts, default=10) * 1.02)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    figure.savefig(path)
+
+
+def _xy(p: Picture, rows: list[Result]) -> tuple[list[float], list[float]]:
+    return [drawn(p, p.x, r) for r in rows], [drawn(p, p.y, r) for r in rows]
+
+
+def _canvas() -> tuple[matplotlib.figure.Figure, matplotlib.axes.Axes]:
+    """A figure of its own on the Agg backend: no pyplot, no global state, no display."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 5.5), dpi=160, layout="constrained", facecolor="white")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color("#C4CAD1")
+    axes.tick_params(colors=INK, length=0)
+    axes.grid(color="#E8EBEE", linewidth=0.8)
+    axes.set_axisbelow(True)
+    return figure, axes
