@@ -19,10 +19,12 @@ from optuna.trial import FrozenTrial, TrialState
 
 from nas.sweep import Limits
 from searchspace.architecture import ArchitectureError
-from searchspace.choices import SpaceError
+from searchspace.choices import SpaceError, Value
 from searchspace.cost import Cost, cost
 from searchspace.space import Candidate, Code, Space
 
+SPREAD = 8  # draws, of which the one that shows most new values starts a sampler that learns
+START = 20  # trials by which every value of every choice should have been seen
 ASKS = 8  # of the inner sampler, for one trial
 STEPS = 300  # of the mending walk
 DRAWS = 2_000  # of the space, when nothing else helped
@@ -60,13 +62,19 @@ class Counts:
 class Proposals(BaseSampler):
     """The sampler of a study over `space` under `limits`. `seen` holds the digests there already are.
 
+    While the inner sampler has no model yet, and for at most `START` trials while some value of a choice was not shown,
+    each point is, of `spread` uniform draws, the one that shows most that is new; with a spread of 1 a plain draw.
     After `study.ask(fixed_distributions=proposals.distributions)` the proposal is in `candidate`, its cost in `cost`.
     """
 
-    def __init__(self, space: Space, limits: Limits, inner: BaseSampler, rng: Random, seen: set[str]) -> None:
+    def __init__(
+        self, space: Space, limits: Limits, inner: BaseSampler, rng: Random, seen: set[str], spread: int = SPREAD
+    ) -> None:
         self.space, self.limits, self.inner, self.rng, self.seen = space, limits, inner, rng, seen
         if not space.choices:
             raise SpaceError([((), "must offer at least one choice: a list of values somewhere (got none)")])
+        self.spread = spread
+        self._shown: set[tuple[str, Value]] = set()
         self.counts = Counts()
         self.candidate: Candidate | None = None
         self.cost: Cost | None = None
@@ -89,7 +97,7 @@ class Proposals(BaseSampler):
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
         self.candidate, self.cost = self._propose(study, trial)
-        self.seen.add(self.candidate.architecture.digest)
+        self.remember(self.candidate)
         return {name: plain(value) for name, value in self.candidate.code.items()}
 
     def sample_independent(
@@ -127,9 +135,25 @@ class Proposals(BaseSampler):
     def _ask(self, study: Study, trial: FrozenTrial) -> Code:
         """The inner sampler's point; while it has no model yet, a uniform member of the space."""
         point = self.inner.sample_relative(study, trial, self.distributions)
-        if len(point) < len(self.distributions):
-            return self.space.sample(self.rng).code
+        unshown = sum(map(len, self.space.choices.values())) - len(self._shown)
+        if len(point) < len(self.distributions) or (self.spread > 1 and unshown and len(self.seen) < START):
+            return self._start().code
         return self.code(point)
+
+    def remember(self, candidate: Candidate) -> None:
+        """Take note of a candidate that is a trial."""
+        self.seen.add(candidate.architecture.digest)
+        self._shown.update(self._shows(candidate))
+
+    def _shows(self, candidate: Candidate) -> set[tuple[str, Value]]:
+        return {(name, candidate.code[name]) for name in self.space.active(candidate.code)}
+
+    def _start(self) -> Candidate:
+        """A uniform member, or of several the one that is feasible and shows most that is new; ties: the first."""
+        draws = [self.space.sample(self.rng) for _ in range(self.spread)]
+        if len(draws) == 1:
+            return draws[0]
+        return max(draws, key=lambda c: len(self._shows(c) - self._shown) if self._feasible(c.code) else -1)
 
     def _feasible(self, code: Code, count: bool = False) -> tuple[Candidate, Cost] | None:
         try:

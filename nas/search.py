@@ -21,7 +21,7 @@ from nas.folder import checkpoint, held, identity, read_front, refuse_another, r
 from nas.interrupts import Interrupts
 from nas.jobs import Job, WorkersError, answer, resolve
 from nas.pareto import OBJECTIVES, Objective, front, hypervolume, hypervolume_history, reference_point
-from nas.proposals import SAMPLERS, Counts, Proposals, SpaceFull
+from nas.proposals import SAMPLERS, SPREAD, Counts, Proposals, SpaceFull
 from nas.provenance import provenance
 from nas.results import Result, Results, Worker
 from nas.study import open_study, reconcile, tell
@@ -168,7 +168,8 @@ class _Search:
         rng = Random(mix(sweep.seed, begun))  # another stream on every start: a repeated one repeats proposals
         inner = SAMPLERS[sweep.sampler](rng.getrandbits(31))
         seen = {row.digest for row in self.table}
-        self.proposals = Proposals(space, sweep.limits, inner, rng, seen)
+        spread = 1 if sweep.sampler == "random" else SPREAD
+        self.proposals = Proposals(space, sweep.limits, inner, rng, seen, spread)
         self.study.sampler = self.proposals
         self.front = front(self.table, self.objectives)
         self.started = time.monotonic()
@@ -239,7 +240,7 @@ class _Search:
     def _again(self, number: int, params: dict[str, object]) -> Job:
         """The job of a trial that a dead driver left."""
         candidate = self.space.candidate(self.proposals.code(params))
-        self.proposals.seen.add(candidate.architecture.digest)
+        self.proposals.remember(candidate)
         return self._job(number, candidate, cost(candidate.architecture))
 
     def _give_up(self) -> None:

@@ -113,6 +113,22 @@ def test_a_small_space_is_proposed_to_its_last_feasible_member_then_full(name: s
         study_of(proposals).ask(fixed_distributions=proposals.distributions)
 
 
+def test_the_start_of_a_sampler_that_learns_shows_the_values_of_every_choice() -> None:
+    def shown(spread: int) -> int:
+        proposals = Proposals(SPACE, Limits(), SAMPLERS["tpe"](0), Random(0), set(), spread)
+        study = study_of(proposals)
+        values: set[tuple[str, object]] = set()
+        for _ in range(12):
+            trial = study.ask(fixed_distributions=proposals.distributions)
+            code = proposals.code(trial.params)
+            values |= {(name, code[name]) for name in SPACE.active(code)}
+        return len(values)
+
+    members = [SPACE.sample(Random(i)) for i in range(400)]
+    everything = {(name, m.code[name]) for m in members for name in SPACE.active(m.code)}
+    assert shown(8) == len(everything) > shown(1)
+
+
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_all_failed_trials_do_not_stop_a_sampler(name: str) -> None:
     proposals = Proposals(SPACE, TIGHT, SAMPLERS[name](0), Random(0), set())
