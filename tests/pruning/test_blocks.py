@@ -8,7 +8,7 @@ from itertools import pairwise
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given, reject, settings
 from hypothesis import strategies as st
 
 from pruning.exact import Pruned
@@ -144,7 +144,7 @@ def built(make: Make, drawn: st.DataObject) -> Network:
             return make(size, *body, seed=drawn.draw(st.integers(0, 99)))
         except ArchitectureError:
             continue
-    pytest.skip("no legal draw")
+    reject()
 
 
 @settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
