@@ -9,7 +9,17 @@ from hypothesis import given, settings
 from safetensors.torch import save_file
 from strategies import architectures
 
-from searchspace.architecture import AdaptivePool, Architecture, ArchitectureError, Chain, Conv, Flatten, Linear, Norm
+from searchspace.architecture import (
+    AdaptivePool,
+    Architecture,
+    ArchitectureError,
+    Chain,
+    Conv,
+    Depthwise,
+    Flatten,
+    Linear,
+    Norm,
+)
 from searchspace.checkpoint import FORMAT, CheckpointError, load, load_with_metadata, save
 from searchspace.network import build, read_architecture
 from searchspace.notation import to_json
@@ -32,6 +42,17 @@ def test_a_network_comes_back_to_the_bit(a, tmp_path_factory):
     assert all(torch.equal(one[k], other[k]) and one[k].dtype == other[k].dtype for k in one)
     x = torch.randn(2, *a.input)
     assert torch.equal(network.eval()(x), back(x))
+
+
+def test_loaded_tensors_lie_aligned_so_that_outputs_are_equal_to_the_bit(tmp_path):
+    body = Chain((Conv(12, 1), Depthwise(5, 2, bias=True), AdaptivePool(), Flatten(), Linear(3)))
+    network = build(Architecture((5, 3, 6), body), 0).eval()
+    save(tmp_path / "net.safetensors", network)
+    back = load(tmp_path / "net.safetensors")
+    assert [name for name, tensor in back.state_dict().items() if tensor.data_ptr() % 64] == []
+    for seed in range(50):
+        x = torch.randn(2, 5, 3, 6, generator=torch.Generator().manual_seed(seed))
+        assert torch.equal(network(x), back(x))
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
