@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
 FORMAT = "training/1"
-SAVE_EVERY_S = 20.0  # a lost worker costs this much training at most; a save takes about 5 ms
+SAVE_EVERY_S = 20.0  # a lost worker costs this much training at most
 
 
 class TrainingFailed(RuntimeError):

@@ -3,7 +3,7 @@
 Groups keep equal counts and at least one channel each; where zero padding borders a non-zero constant, one constant
 channel of the group stays to carry the others. Most channels leave: a small integer program finds them, since a slot
 may stand in many widths at once (a shuffle between grouped convolutions; putting channels back one by one until
-all widths were legal left 0 of 154 dead channels removed in an inverted residual with 4 shuffled groups).
+all widths are legal can put back every one of them).
 """
 
 from __future__ import annotations

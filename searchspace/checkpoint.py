@@ -49,8 +49,8 @@ def load_with_metadata(path: Path) -> tuple[Network, dict[str, str]]:
             header = dict(file.metadata() or {})
             if header.get("format") != FORMAT:
                 raise CheckpointError(f"{path}: the format must be {FORMAT!r}, but got {header.get('format')!r}.")
-            # Copied, so that they lie in memory aligned as fresh tensors do: kernels round by alignment, and 24 of 400
-            # forward passes of one small network differed in the last bit when they read the file's own layout.
+            # Copied, so that they lie in memory aligned as fresh tensors do: kernels round by alignment, and outputs
+            # would differ in the last bit from the network's that was saved.
             tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
         network = build(from_json(json.loads(header.pop("architecture"))))
         network.load_state_dict(tensors, assign=True)  # keeps their dtype

@@ -3,7 +3,7 @@
     python -m experiments.benchmarks.samplers [--seeds 5] [--trials 40] [--quick] [--json]
 
 Rounds alternate over the samplers, so a noisy machine hits all alike; hypervolumes share one reference (accuracy 0,
-1.1 times the FLOPs limit), so they compare. Seed noise of one training is about 0.04 in accuracy: read medians.
+1.1 times the FLOPs limit), so they compare. One training a trial, so its seed's noise is in them: read medians.
 """
 
 from __future__ import annotations
