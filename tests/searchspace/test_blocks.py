@@ -1,5 +1,6 @@
 """Blocks: every one with every option is what it says, trains, and costs what its trace counts."""
 
+from inspect import signature
 from random import Random
 
 import pytest
@@ -26,12 +27,21 @@ from searchspace.architecture import (
 )
 from searchspace.blocks import (
     BLOCKS,
+    FACTORIZATIONS,
+    REDUCTIONS,
+    SEPARATIONS,
     bottleneck,
+    dense,
     depthwise_separable,
     factorized,
     fire,
+    grid_reduction,
+    inception_a,
+    inception_b,
+    inception_c,
     inverted_residual,
     low_width,
+    middle_width,
     plain,
     residual,
     shuffle_unit,
@@ -47,24 +57,33 @@ def classifier(*body, input):
     return Architecture(input, Chain((*body, AdaptivePool(), Flatten(), Linear(3))))
 
 
+OPTIONS: dict[str, tuple[object, ...]] = {
+    "out": (16, 24, 48),
+    "stride": (1, 2),
+    "kernel": (1, 3, 5, 7),
+    "groups": (1, 1, 2, 4),
+    "shuffle": (False, True),
+    "alpha": (0.0, 0.0, 0.25, 0.5, 1.0),
+    "factorization": FACTORIZATIONS,
+    "separation": SEPARATIONS,
+    "reduction": REDUCTIONS,
+    "dilation": (1, 1, 2),
+    "squeeze_excite": (0.0, 0.25),
+    "activation": ("relu", "hardswish", "silu", "relu6"),
+    "pool": ("max", "average"),
+    "bias": (False, True),
+    "shortcut": (False, True),
+    "stride_in": ("spatial", "reduce"),
+    "expansion": (1.0, 2.0, 4.0),
+    "squeeze": (0.125, 0.5),
+    "layers": (1, 2, 4),
+}
+
+
 def options(rng: Random, block) -> dict[str, object]:
-    given = {
-        "out": rng.choice((16, 24, 48)),
-        "stride": rng.choice((1, 2)),
-        "kernel": rng.choice((1, 3, 5, 7)),
-        "groups": rng.choice((1, 1, 2, 4)),
-        "shuffle": rng.random() < 0.5,
-        "alpha": rng.choice((0.0, 0.25, 0.5, 1.0)),
-        "factorization": rng.choice(("none", "stacked", "asymmetric")),
-        "dilation": rng.choice((1, 1, 2)),
-        "squeeze_excite": rng.choice((0.0, 0.25)),
-        "activation": rng.choice(("relu", "hardswish", "silu")),
-    }
-    if block in ("bottleneck", "inverted_residual", "shuffle_unit"):
-        given["expansion"] = rng.choice((1.0, 2.0, 4.0))
-    if block == "fire":
-        given["squeeze"] = rng.choice((0.125, 0.5))
-    return given
+    """A value of every option that the block takes."""
+    taken = [p.name for p in signature(BLOCKS[block]).parameters.values() if p.kind is p.KEYWORD_ONLY]
+    return {name: rng.choice(OPTIONS[name]) for name in taken}
 
 
 @pytest.mark.parametrize("space", SPACES)
@@ -83,7 +102,9 @@ def test_every_block_with_every_option_trains_and_costs_what_its_trace_counts(bl
             continue
         assert after.channels == chosen["out"]
         assert after.space == tuple(-(-n // chosen["stride"]) for n in space)
-        assert shape_after(second, after) == after
+        again = shape_after(second, after)
+        assert (again.channels, again.space) == (after.channels, after.space)
+        assert again.low == after.low or block == "dense"  # its low part is a sum of rounded parts
         network = build(a, 0)
         network(torch.randn(2, *a.input)).sum().backward()
         assert all(p.grad is not None for p in network.parameters())
@@ -177,6 +198,132 @@ def test_a_shuffle_unit_adds_or_makes_the_rest_beside_its_pooled_input():
     assert same == Chain((Add((branch(48, 1), Chain())), Activation()))
 
 
+def test_a_shortcut_switched_off_leaves_the_branch_alone():
+    into = Shape(16, (8, 8))
+    for block in (residual, bottleneck):
+        (join, act), (branch, after) = block(into, out=16).items, block(into, out=16, shortcut=False).items
+        assert (branch, after) == (join.branches[0], act)
+    assert inverted_residual(into, out=16, shortcut=False) == Chain(
+        (inverted_residual(into, out=16).items[0].branches[0],)
+    )
+
+
+def test_a_separated_bottleneck_keeps_or_drops_the_interactions_of_its_spatial_convolution():
+    into = Shape(64, (4, 8, 8))
+    counts = {}
+    for kind in SEPARATIONS:
+        body = bottleneck(into, out=64, separation=kind)
+        counts[kind] = cost(classifier(body, input=(64, 4, 8, 8))).interactions
+    assert counts["preserved"] == counts["none"]
+    assert counts["none"] - counts["reduced"] == 16 * 16 * 15 // 2
+
+
+def test_a_separated_residual_block_widens_through_its_pointwise_convolution():
+    def point(kernel_stride):
+        return (Conv(32), Norm(), Depthwise(3, kernel_stride), Norm())
+
+    reduced = residual(Shape(16, (8, 8)), out=32, stride=2, separation="reduced")
+    want = Chain((*point(2), Activation(), Depthwise(3), Norm()))
+    assert reduced.items[0].branches[0] == want
+    preserved = residual(Shape(16, (8, 8)), out=32, stride=2, separation="preserved")
+    assert preserved.items[0].branches[0] == Chain((*point(2), Activation(), *point(1)))
+
+
+def test_the_three_spatiotemporal_forms_of_p3d():
+    into = Shape(16, (4, 8, 8))
+    s, t = (Conv(16, (1, 3, 3)), Norm(), Activation()), (Conv(16, (3, 1, 1)), Norm(), Activation())
+    assert plain(into, out=16, factorization="p3d_a") == Chain((*s, *t))
+    assert plain(into, out=16, factorization="p3d_b") == Chain((Add((Chain(s), Chain(t))),))
+    assert plain(into, out=16, factorization="p3d_c") == Chain((*s, Add((Chain(t), Chain()))))
+
+
+@pytest.mark.parametrize("stride", [1, 2, (1, 2, 2), (2, 1, 1)])
+@pytest.mark.parametrize("alpha", [0.0, 0.5])
+@pytest.mark.parametrize("kind", ["r2plus1d", "p3d_a", "p3d_b", "p3d_c"])
+def test_spatiotemporal_forms_make_the_shape_of_the_whole(kind, alpha, stride):
+    if alpha and stride == (2, 1, 1):
+        stride = (2, 2, 2)
+    into = Shape(16, (5, 9, 8), int(alpha * 16))
+    given = {"out": 32, "stride": stride, "alpha": alpha}
+    assert shape_after(plain(into, **given, factorization=kind), into) == shape_after(plain(into, **given), into)
+
+
+@pytest.mark.parametrize(("inputs", "out", "groups"), [(64, 64, 1), (64, 128, 1), (48, 96, 4), (5, 7, 1)])
+def test_r2plus1d_has_at_most_the_params_of_its_whole(inputs, out, groups):
+    """The next middle width would have more."""
+    m = middle_width(inputs, out, (3, 3, 3), groups)
+
+    def params(width):
+        return (9 * inputs * width + 3 * width * out) // groups
+
+    whole = 27 * inputs * out // groups
+    assert params(m) <= whole < params(m + groups)
+    body = plain(Shape(inputs, (4, 8, 8)), out=out, groups=groups, factorization="r2plus1d")
+    assert [n.out for n in body.items if isinstance(n, Conv)] == [m, out]
+
+
+def test_inception_modules_are_the_papers_figures():
+    into = Shape(32, (8, 8))
+
+    def u(*convs):
+        return Chain(tuple(n for c in convs for n in (c, Norm(), Activation())))
+
+    def pooled(kind="average"):
+        return Chain((Pool(kind, 3, 1), *u(Conv(8)).items))
+
+    a = Concat((u(Conv(8)), u(Conv(4), Conv(8, 5)), u(Conv(4), Conv(8, 3), Conv(8, 3)), pooled()))
+    assert inception_a(into, out=32, squeeze=0.5) == Chain((a,))
+    row, column = (lambda w, n: Conv(w, (1, n))), (lambda w, n: Conv(w, (n, 1)))
+    b = Concat(
+        (
+            u(Conv(8)),
+            u(Conv(4), row(8, 5), column(8, 5)),
+            u(Conv(4), row(4, 5), column(4, 5), row(8, 5), column(8, 5)),
+            pooled("max"),
+        )
+    )
+    assert inception_b(into, out=32, squeeze=0.5, kernel=5, pool="max") == Chain((b,))
+    split = Concat((u(row(4, 3)), u(column(4, 3))))
+    c = Concat(
+        (
+            u(Conv(8)),
+            Chain((*u(Conv(8)).items, split)),
+            Chain((*u(Conv(8), Conv(8, 3)).items, split)),
+            pooled(),
+        )
+    )
+    assert inception_c(into, out=32) == Chain((c,))
+
+
+@pytest.mark.parametrize("block", [inception_a, inception_b, inception_c])
+@pytest.mark.parametrize("form", REDUCTIONS)
+def test_a_strided_inception_module_is_a_grid_reduction_and_a_module(block, form):
+    into = Shape(16, (9, 8))
+    reduction = grid_reduction(into, out=32, reduction=form)
+    after = shape_after(reduction, into)
+    assert block(into, out=32, stride=2, reduction=form) == Chain((reduction, *block(after, out=32).items))
+
+
+def test_the_three_forms_of_grid_reduction():
+    into = Shape(16, (8, 8))
+    conv = (Conv(32, 3), Norm(), Activation())
+    assert grid_reduction(into, out=32, reduction="conv_pool") == Chain((*conv, Pool("max", 3, 2)))
+    assert grid_reduction(into, out=32, reduction="pool_conv") == Chain((Pool("max", 3, 2), *conv))
+    strided = Chain((Conv(16, 3, 2), Norm(), Activation()))
+    assert grid_reduction(into, out=32) == Chain((Concat((strided, Pool("max", 3, 2))),))
+
+
+def test_every_layer_of_a_dense_block_reads_all_before_it():
+    def layer(growth):
+        start = (Norm(), Activation(), Conv(2 * growth), Norm(), Activation(), Conv(growth, 3))
+        return Concat((Chain(), Chain(start)))
+
+    grown = dense(Shape(16, (8, 8)), out=30, layers=3, expansion=2)
+    assert grown == Chain((layer(4), layer(4), layer(6), Norm(), Activation()))
+    moved = dense(Shape(16, (8, 8)), out=16, layers=2, stride=2, expansion=2)
+    assert moved == Chain((Conv(8), Pool("average", 2, 2, 0, True), layer(4), layer(4), Norm(), Activation()))
+
+
 @pytest.mark.parametrize(
     ("kernel", "dims", "kind", "want"),
     [
@@ -192,6 +339,9 @@ def test_a_shuffle_unit_adds_or_makes_the_rest_beside_its_pooled_input():
         ((3, 7), 2, "asymmetric", [(1, 7), (3, 1)]),
         ((3, 1), 2, "asymmetric", [(3, 1)]),
         (3, 3, "asymmetric", [(3, 1, 3), (1, 3, 1)]),
+        (3, 3, "r2plus1d", [(1, 3, 3), (3, 1, 1)]),
+        ((1, 3, 3), 3, "p3d_b", [(1, 3, 3)]),
+        ((3, 1, 1), 3, "p3d_c", [(3, 1, 1)]),
     ],
 )
 def test_the_kernels_of_a_factorization(kernel, dims, kind, want):
@@ -227,12 +377,21 @@ def test_widths_round_to_whole_groups():
         (
             plain,
             {"factorization": "split"},
-            "`factorization` must be one of none, stacked, asymmetric, but got 'split'",
+            "`factorization` must be one of none, stacked, asymmetric, r2plus1d, p3d_a, p3d_b, p3d_c, but got 'split'",
         ),
         (plain, {"squeeze_excite": 2}, r"`squeeze_excite` must be in \[0, 1\], but got 2"),
         (plain, {"activation": "swish"}, "`kind` of Activation must be one of"),
         (fire, {"out": 25}, "`out` of a fire block must be even, but got 25"),
         (shuffle_unit, {"out": 8, "stride": 2}, "must widen, in both frequencies, but got"),
+        (plain, {"factorization": "r2plus1d"}, "`factorization` 'r2plus1d' needs a time axis, but got a 2D map"),
+        (plain, {"separation": "depthwise"}, "`separation` must be one of none, reduced, preserved, but got"),
+        (bottleneck, {"stride_in": "first"}, "`stride_in` must be one of spatial, reduce, but got 'first'"),
+        (grid_reduction, {"reduction": "pool"}, "`reduction` must be one of parallel, conv_pool, pool_conv, but got"),
+        (grid_reduction, {"out": 16}, "parallel grid reduction must widen, in both frequencies, but got"),
+        (inception_a, {"out": 2}, "must leave its four branches channels, got 2"),
+        (inception_c, {"out": 4}, "must leave its split channels, but got 4"),
+        (dense, {"layers": 0}, "`layers` must be at least 1, but got 0"),
+        (dense, {"layers": 9}, "must grow by at least one channel"),
     ],
 )
 def test_a_block_says_what_it_cannot_be(block, given, rule):

@@ -1,0 +1,70 @@
+"""ShuffleNet's block."""
+
+from __future__ import annotations
+
+from searchspace.architecture import (
+    Activation,
+    Add,
+    ArchitectureError,
+    Axes,
+    Chain,
+    Concat,
+    Conv,
+    Node,
+    Pool,
+    Shape,
+)
+from searchspace.blocks.pieces import depthwise, low_width, shuffled, squeezed, strides, unit, whole_width
+
+
+def shuffle_unit(
+    into: Shape,
+    *,
+    out: int,
+    stride: Axes = 1,
+    kernel: Axes = 3,
+    expansion: float = 4.0,
+    groups: int = 1,
+    shuffle: bool = True,
+    alpha: float = 0.0,
+    factorization: str = "none",
+    dilation: Axes = 1,
+    squeeze_excite: float = 0.0,
+    activation: str = "relu",
+    bias: bool = False,
+    pool: str = "average",
+) -> Chain:
+    """Grouped 1 x 1 to out / `expansion`, shuffle, depthwise k x k, grouped 1 x 1 (Zhang et al., arXiv 1707.01083).
+
+    Where shapes allow it the input is added; where the block strides or widens, the pooled input is concatenated
+    and the branch makes the rest.
+    """
+    mid = whole_width(out / expansion, groups)
+    low_mid, low = low_width(alpha, mid, groups), low_width(alpha, out, groups)
+    together = not strides(stride) and (into.channels, into.low) == (out, low)
+    rest, rest_low = (out, low) if together else (out - into.channels, low - into.low)
+    if not together and not (rest > 0 and 0 <= rest_low <= rest):
+        raise ArchitectureError(
+            f"A shuffle unit that strides or changes shape must widen, in both frequencies, but got "
+            f"(into={into}, {out=}, {low=})."
+        )
+    branch = Chain(
+        (
+            *unit(Conv(mid, groups=groups, low=low_mid, bias=bias, label="reduce"), activation),
+            *shuffled(shuffle, groups),
+            *depthwise(
+                Shape(mid, into.space, low_mid),
+                kernel=kernel,
+                stride=stride,
+                dilation=dilation,
+                factorization=factorization,
+                activation=None,
+                bias=bias,
+            ),
+            *unit(Conv(rest, groups=groups, low=rest_low, bias=bias, label="restore"), None),
+            *squeezed(squeeze_excite, rest),
+        )
+    )
+    pooled = Chain((Pool(pool, 3, stride),)) if strides(stride) else Chain()
+    join: Node = Add((branch, Chain())) if together else Concat((pooled, branch))
+    return Chain((join, Activation(activation)), label="shuffle_unit")
