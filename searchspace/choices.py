@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import product
 
-from searchspace.blocks import BLOCKS, FACTORIZATIONS, Block
-from searchspace.leaves import ACTIVATIONS
+from searchspace.blocks import BLOCKS, FACTORIZATIONS, REDUCTIONS, SEPARATIONS, SPATIOTEMPORAL, STRIDES_IN, Block
+from searchspace.leaves import ACTIVATIONS, POOLS
 
 Value = int | float | str | bool | tuple[int, ...]
 Place = tuple[str | int, ...]
@@ -51,8 +51,18 @@ def _is_odd(v: object) -> bool:
     return type(v) is int and v >= 1 and v % 2 == 1
 
 
+def _is_weight(v: object) -> bool:
+    return type(v) in (int, float) and 0 <= v <= 10  # type: ignore[operator]
+
+
 Rule = tuple[Callable[[object], bool], str]
 
+
+def _one_of(*words: str) -> Rule:
+    return (lambda v: v in words), f"one of {', '.join(words)}"
+
+
+TRUTH: Rule = (lambda v: type(v) is bool), "true or false"
 RULES: dict[str, Rule] = {
     "depth": (_is_whole(0), "a whole number >= 0"),
     "width": (_is_whole(1), "a whole number >= 1"),
@@ -60,24 +70,42 @@ RULES: dict[str, Rule] = {
     "kernel": (_is_axes(_is_odd), "an odd number >= 1, or one per axis"),
     "groups": (_is_whole(1), "a whole number >= 1"),
     "alpha": (_is_share, "a number in [0, 1]"),
-    "factorization": (lambda v: v in FACTORIZATIONS, f"one of {', '.join(FACTORIZATIONS)}"),
-    "shuffle": (lambda v: type(v) is bool, "true or false"),
-    "dilation": (_is_whole(1), "a whole number >= 1"),
+    "factorization": _one_of(*FACTORIZATIONS),
+    "separation": _one_of(*SEPARATIONS),
+    "reduction": _one_of(*REDUCTIONS),
+    "stride_in": _one_of(*STRIDES_IN),
+    "shuffle": TRUTH,
+    "shortcut": TRUTH,
+    "bias": TRUTH,
+    "dilation": (_is_axes(_is_whole(1)), "a whole number >= 1, or one per axis"),
+    "layers": (_is_whole(1), "a whole number >= 1"),
     "expansion": (_is_positive, "a number > 0"),
     "squeeze": (lambda v: _is_positive(v) and _is_share(v), "a number in (0, 1]"),
     "squeeze_excite": (_is_share, "a number in [0, 1]"),
-    "activation": (lambda v: v in ACTIVATIONS, f"one of {', '.join(ACTIVATIONS)}"),
-    "pool": (lambda v: type(v) is bool, "true or false"),
+    "activation": _one_of(*ACTIVATIONS),
+    "pool": _one_of(*POOLS),
     "dropout": (_is_share, "a number in [0, 1]"),
+}
+PARTS: dict[tuple[str, str], Rule] = {  # where a word means something else in the stem or the head
+    ("stem", "pool"): _one_of("none", *POOLS),
+    ("stem", "ceil"): TRUTH,
+    ("head", "width"): (_is_whole(0), "a whole number >= 0"),
+    ("head", "auxiliary"): (_is_weight, "a number in [0, 10]"),
 }
 STEM: dict[str, tuple[Value, ...]] = {
     "width": (16,),
     "kernel": (3,),
     "stride": (1,),
     "activation": ("relu",),
-    "pool": (False,),
+    "pool": ("none",),
+    "ceil": (False,),
 }
-HEAD: dict[str, tuple[Value, ...]] = {"width": (0,), "activation": ("relu",), "dropout": (0.0,)}
+HEAD: dict[str, tuple[Value, ...]] = {
+    "width": (0,),
+    "activation": ("relu",),
+    "dropout": (0.0,),
+    "auxiliary": (0.0,),
+}
 OVERALL: dict[str, tuple[Value, ...]] = {"width": (1.0,), "resolution": (1.0,), "width_multiple": (1,)}
 COUPLED = ("kernel", "groups", "shuffle", "factorization", "dilation")
 
@@ -93,15 +121,16 @@ def effect(name: str, value: Value, options: Mapping[str, Value]) -> Value | Non
     if "kernel" not in options:
         return value
     kernel = options["kernel"]
-    widest = max(kernel) if isinstance(kernel, tuple) else kernel
-    if name == "dilation" and widest == 1:
+    sizes = kernel if isinstance(kernel, tuple) else (int(kernel),)  # one size stands for every axis
+    if name == "dilation" and max(sizes) == 1:
         return None
     if name == "factorization":
-        flat = isinstance(kernel, tuple) and min(kernel[-2:]) == 1
-        if value == "stacked" and int(widest) <= 3:
-            return "none"
-        if value == "asymmetric" and (widest == 1 or flat):
-            return "none"
+        undone = {
+            "stacked": max(sizes) <= 3,
+            "asymmetric": min(sizes[-2:]) == 1,
+            **dict.fromkeys(SPATIOTEMPORAL, sizes[0] == 1 or max(sizes[-2:]) == 1),
+        }
+        return "none" if undone.get(str(value)) else value
     return value
 
 
@@ -205,7 +234,7 @@ class _Reader:
             if isinstance(item, list):  # equal values per axis are the scalar, as in the language
                 item = item[0] if item and all(v == item[0] for v in item) else tuple(item)
             if not check(item):
-                self.fault(place, f"must be {words} (got {item!r}{meant(item, words.split())})")
+                self.fault(place, f"must be {words} (got {item!r}{meant(item, words.replace(',', '').split())})")
             elif any(item == r and isinstance(item, bool) == isinstance(r, bool) for r in result):
                 self.fault(place, f"must offer different values (got {item!r} twice)")
             else:
@@ -262,6 +291,19 @@ class _Reader:
         return Stage(f"stage{number + 1}", options, blocks, defaults)
 
 
+def misplaced(stages: Iterable[Stage], stem: Mapping[str, tuple[Value, ...]], dims: int) -> list[tuple[Place, str]]:
+    """What a space of `dims` axes cannot have: kernels and strides of other axes, factors along a time axis."""
+    problems: list[tuple[Place, str]] = []
+    for place, options in [(("stem",), stem), *((("stages", int(s.name[5:]) - 1), s.options) for s in stages)]:
+        for name, values in options.items():
+            for value in values:
+                if isinstance(value, tuple) and name in RULES and len(value) != dims:
+                    problems.append(((*place, name), f"must give {dims} axes on this data (got {list(value)})"))
+                if dims == 2 and name == "factorization" and value in SPATIOTEMPORAL:
+                    problems.append(((*place, name), f"must do without a time axis on images (got {value!r})"))
+    return problems
+
+
 def meant(got: object, known: Iterable[str]) -> str:
     """` ; did you mean ...?` where a known word is close to what was got, else nothing."""
     close = difflib.get_close_matches(str(got), list(known), 1)
@@ -285,8 +327,7 @@ def read(
     for part, defaults in (("stem", STEM), ("head", HEAD)):
         options = dict(defaults)
         for name, value in reader.mapping(top.get(part), (part,), defaults).items():
-            rule = (_is_whole(0), "a whole number >= 0") if (part, name) == ("head", "width") else RULES[name]
-            options[name] = reader.values(value, (part, name), rule)
+            options[name] = reader.values(value, (part, name), PARTS.get((part, name)) or RULES[name])
         parts.append(options)
     listed = top.get("stages")
     stages: list[Stage] = []

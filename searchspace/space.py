@@ -34,10 +34,11 @@ from searchspace.architecture import (
     Norm,
     Pool,
     Shape,
+    Tap,
     shape_after,
 )
 from searchspace.blocks import Block, whole_width
-from searchspace.choices import SpaceError, Value, read
+from searchspace.choices import SpaceError, Value, misplaced, read
 
 Code = dict[str, Value]
 TRIES = 10_000
@@ -67,6 +68,8 @@ class Space:
     ) -> None:
         self.input, self.classes = tuple(input), classes
         self._overall, self._stem, self._stages, self._head = read(record, blocks or {})
+        if problems := misplaced(self._stages, self._stem, len(self.input) - 1):
+            raise SpaceError(problems)
         self._multiple = int(self._overall["width_multiple"][0])  # type: ignore[arg-type]
         self._values = {name: self._overall[name] for name in ("width", "resolution")}
         self._values |= {f"stem.{name}": values for name, values in self._stem.items()}
@@ -105,6 +108,8 @@ class Space:
         body: list[Node] = [stem]
         shape = shape_after(stem, shape)
         for number, stage in enumerate(self._stages):
+            if number == len(self._stages) - 1:
+                body += self._build_auxiliary(full, shape)
             setting = tuple((name, full[f"{stage.name}.{name}"]) for name in stage.options)
             chain, shape = self._stage(number, setting, scale, shape)
             body.append(chain)
@@ -124,14 +129,14 @@ class Space:
             full |= {f"{stage.name}.{name}": value for name, value in stage.canonical(setting).items()}
         space = self._space(full["resolution"])
         full["resolution"] = next(r for r in self._values["resolution"] if self._space(r) == space)
-        if full["head.width"] == 0:
-            full["head.activation"] = self._head["activation"][0]
+        for name in self._idle(full):
+            full[name] = self._values[name][0]
         return {name: full[name] for name in self.choices}
 
     def active(self, code: Mapping[str, Value]) -> list[str]:
         """The choices that do something in `code`, in order: the others (a shuffle without groups) are idle."""
         full = self._complete(code)
-        idle = {"head.activation"} if full["head.width"] == 0 else set()
+        idle = self._idle(full)
         for stage in self._stages:
             setting = {name: full[f"{stage.name}.{name}"] for name in stage.options}
             for name in stage.options:
@@ -139,15 +144,21 @@ class Space:
                     idle.add(f"{stage.name}.{name}")
         return [name for name in self.choices if name not in idle]
 
+    def _idle(self, full: Code) -> set[str]:
+        """The choices of the stem and the head that do nothing in `full`."""
+        idle = {"stem.ceil"} if full["stem.pool"] == "none" else set()
+        return idle | ({"head.activation"} if full["head.width"] == 0 else set())
+
     def encode(self, architecture: Architecture) -> Code:
         """The canonical code of `architecture`: `encode(decode(code)) == code`. Raises `SpaceError` for a stranger."""
-        items = architecture.body.items
-        if len(items) == len(self._stages) + 2 and architecture.input[0] == self.input[0]:
+        if architecture.input[0] == self.input[0]:
             for resolution, scale in product(self._values["resolution"], self._values["width"]):
                 if self._space(resolution) == architecture.input[1:]:
                     code = self._parse(architecture, float(scale))  # type: ignore[arg-type]
                     if code is not None:
-                        return self.canonical({**code, **self._chosen(width=scale, resolution=resolution)})
+                        full = {**code, **self._chosen(width=scale, resolution=resolution)}
+                        if self.decode(full) == architecture:  # the parts are alike; so must be how they stand
+                            return self.canonical(full)
         raise SpaceError([((), f"must hold the architecture to encode it (got {architecture})")])
 
     def _chosen(self, **values: Value) -> Code:
@@ -155,7 +166,10 @@ class Space:
 
     def _parse(self, architecture: Architecture, scale: float) -> Code | None:
         """The first choices, in the file's order, that make `architecture` at this width multiplier, if any."""
-        items = architecture.body.items
+        items = [item for item in architecture.body.items if not isinstance(item, Tap)]
+        weight = next((item.weight for item in architecture.body.items if isinstance(item, Tap)), 0.0)
+        if len(items) != len(self._stages) + 2 or weight not in self._head["auxiliary"]:
+            return None
         shape = Shape(architecture.input[0], architecture.input[1:])
         code: Code = {}
         for part, options, build, item in (
@@ -188,7 +202,7 @@ class Space:
             first = min(found, key=lambda s: [at(s[name]) for at, name in zip(order, stage.options, strict=True)])
             code |= self._chosen(**{f"{stage.name}.{name}": value for name, value in first.items()})
             shape = after
-        return code
+        return code | self._chosen(**{"head.auxiliary": weight})
 
     def _settings(
         self, coupled: list[Code], free: dict[str, tuple[Value, ...]], scale: float, width: int
@@ -231,9 +245,10 @@ class Space:
         return (*self.input[1:-2], *scaled)
 
     def _build_stem(self, code: Mapping[str, Value], scale: float) -> Chain:
-        stride, kernel = code["stem.stride"], code["stem.kernel"]
+        stride, kernel, ceil = code["stem.stride"], code["stem.kernel"], bool(code["stem.ceil"])
         conv = Conv(self._width(code["stem.width"], scale), kernel, stride, label="stem")  # type: ignore[arg-type]
-        pool = (Pool("max", 3, 2),) if code["stem.pool"] else ()
+        kind = str(code["stem.pool"])
+        pool = () if kind == "none" else (Pool(kind, 3, 2, padding=0 if ceil else "same", ceil=ceil),)
         return Chain((conv, Norm(), Activation(str(code["stem.activation"])), *pool), label="stem")
 
     def _build_head(self, code: Mapping[str, Value], scale: float) -> Chain:
@@ -245,6 +260,15 @@ class Space:
         drop = (Dropout(dropout),) if dropout else ()
         linear = Linear(self.classes, label="classifier")
         return Chain((*wide, AdaptivePool(), Flatten(), *drop, linear), label="head")
+
+    def _build_auxiliary(self, code: Mapping[str, Value], shape: Shape) -> list[Node]:
+        """An auxiliary head before the last stage, as wide as the map there; none where its weight is 0."""
+        weight = float(code["head.auxiliary"])  # type: ignore[arg-type]
+        if not weight:
+            return []
+        conv = (Conv(shape.channels, label="auxiliary"), Norm(), Activation())
+        head = Chain((*conv, AdaptivePool(), Flatten(), Linear(self.classes, label="auxiliary")), label="auxiliary")
+        return [Tap(head, weight)]
 
     def _build_stage(
         self, number: int, setting: tuple[tuple[str, Value], ...], scale: float, shape: Shape

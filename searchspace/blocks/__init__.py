@@ -45,7 +45,7 @@ from searchspace.blocks.pieces import (
     unit,
     whole_width,
 )
-from searchspace.blocks.residuals import bottleneck, inverted_residual, residual
+from searchspace.blocks.residuals import STRIDES_IN, bottleneck, inverted_residual, residual
 from searchspace.blocks.shuffle_unit import shuffle_unit
 
 __all__ = [
@@ -54,6 +54,7 @@ __all__ = [
     "REDUCTIONS",
     "SEPARATIONS",
     "SPATIOTEMPORAL",
+    "STRIDES_IN",
     "Block",
     "bottleneck",
     "chain",

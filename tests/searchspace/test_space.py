@@ -12,14 +12,18 @@ from scipy.stats import chisquare
 
 from searchspace.architecture import (
     Activation,
+    AdaptivePool,
     Architecture,
     ArchitectureError,
     Chain,
     Concat,
     Conv,
+    Flatten,
+    Linear,
     Norm,
     Pool,
     Shape,
+    Tap,
     shape_after,
 )
 from searchspace.blocks import BLOCKS
@@ -57,7 +61,7 @@ WIDTHS = {
     "head": {"width": [0, 16], "activation": ["relu", "silu"]},
 }
 RATIOS = {
-    "stem": {"width": 8, "pool": [False, True]},
+    "stem": {"width": 8, "pool": ["none", "max"]},
     "stages": [
         {
             "block": ["bottleneck", "inverted_residual", "fire", "shuffle_unit"],
@@ -89,11 +93,47 @@ CLIPS = {
         }
     ],
 }
+MODULES = {
+    "stem": {"width": 8, "pool": ["none", "average"], "ceil": [False, True]},
+    "stages": [
+        {
+            "block": ["inception_a", "inception_b", "inception_c", "dense", "bottleneck", "grid_reduction"],
+            "width": [24, 32],
+            "stride": 2,
+            "kernel": [3, 5],
+            "pool": ["max", "average"],
+            "reduction": ["parallel", "conv_pool"],
+            "factorization": ["none", "asymmetric"],
+            "layers": [2, 3],
+            "shortcut": [True, False],
+        },
+        {"block": "residual", "width": 16, "bias": [False, True]},
+    ],
+}
+SPACETIME = {
+    "stem": {"width": 8, "kernel": [[1, 3, 3]]},
+    "stages": [
+        {
+            "block": ["plain", "residual", "bottleneck", "inception_b"],
+            "width": [16, 24],
+            "kernel": [3, [3, 1, 1]],
+            "stride": [1, [1, 2, 2]],
+            "factorization": ["none", "r2plus1d", "p3d_a", "p3d_b", "p3d_c"],
+            "separation": ["none", "preserved", "reduced"],
+            "groups": [1, 2],
+            "stride_in": ["spatial", "reduce"],
+            "shortcut": [True, False],
+        },
+    ],
+    "head": {"auxiliary": [0.0, 0.3]},
+}
 SPACES = {
     "mixed": (MIXED, (3, 8, 8)),
     "widths": (WIDTHS, (3, 8, 8)),
     "ratios": (RATIOS, (3, 8, 8)),
     "clips": (CLIPS, (2, 4, 8, 8)),
+    "modules": (MODULES, (3, 8, 8)),
+    "spacetime": (SPACETIME, (2, 4, 8, 8)),
 }
 
 
@@ -279,7 +319,9 @@ def test_members_train_and_cost_what_their_trace_counts(name):
     for _ in range(12):
         a = space.sample(rng).architecture
         network = build(a, 0)
-        network(torch.randn(2, *a.input)).sum().backward()
+        out = network(torch.randn(2, *a.input))
+        logits, heads = out if isinstance(out, tuple) else (out, ())
+        sum(head.sum() for head in (logits, *heads)).backward()
         assert cost(a).flops == trace_flops(network, a.input)
 
 
@@ -425,7 +467,9 @@ def test_every_option_of_every_block_is_a_choice(block):
     values = {
         "stride": [1, 2], "kernel": [3, 5], "expansion": [2, 4], "squeeze": [0.25, 0.5], "groups": [1, 2],
         "shuffle": [False, True], "alpha": [0.0, 0.5], "factorization": ["none", "stacked"], "dilation": [1, 2],
-        "squeeze_excite": [0.0, 0.5], "activation": ["relu", "silu"],
+        "squeeze_excite": [0.0, 0.5], "activation": ["relu", "silu"], "separation": ["none", "preserved"],
+        "pool": ["max", "average"], "bias": [False, True], "shortcut": [True, False], "layers": [2, 3],
+        "reduction": ["parallel", "conv_pool", "pool_conv"], "stride_in": ["spatial", "reduce"],
     }  # fmt: skip
     options = {n: values[n] for n in names if n != "out"}
     space = space_of({"stages": [{"block": block, "width": [16, 24], "depth": 2, **options}]})
@@ -438,6 +482,37 @@ def test_every_option_of_every_block_is_a_choice(block):
 
 
 def test_a_pool_in_the_stem_stands_after_its_activation():
-    a = space_of({"stem": {"width": 8, "pool": True}, **stage()}).decode({})
+    a = space_of({"stem": {"width": 8, "pool": "max"}, **stage()}).decode({})
     assert [type(s.leaf) for s in a.sites[:4]] == [Conv, Norm, Activation, Pool]
     assert shape_after(a.body.items[0], Shape(3, (8, 8))) == Shape(8, (4, 4))
+
+
+def test_a_stem_rounds_its_pool_up_where_asked():
+    for ceil, want in ((False, Pool("max", 3, 2)), (True, Pool("max", 3, 2, 0, True))):
+        a = space_of({"stem": {"width": 8, "pool": "max", "ceil": ceil}, **stage()}).decode({})
+        assert a.body.items[0].items[-1] == want
+
+
+def test_an_auxiliary_head_stands_before_the_last_stage():
+    record = {"stages": [{"block": "plain", "width": w} for w in (8, 12)], "head": {"auxiliary": [0.0, 0.4]}}
+    space = space_of(record)
+    without, with_head = (space.decode({"head.auxiliary": weight}) for weight in (0.0, 0.4))
+    items = with_head.body.items
+    assert items[2] == Tap(Chain((Conv(8), Norm(), Activation(), AdaptivePool(), Flatten(), Linear(3))), 0.4)
+    assert items[:2] + items[3:] == without.body.items
+    assert cost(with_head).params > cost(without).params
+    assert cost(with_head).flops == cost(without).flops
+    moved = Architecture(with_head.input, Chain((*items[:2], items[3], items[2], items[4])))
+    with pytest.raises(SpaceError, match="must hold the architecture"):
+        space.encode(moved)
+
+
+def test_what_needs_other_axes_than_the_data_has_is_a_fault():
+    record = stage(kernel=[3, [1, 3, 3]], factorization=["none", "r2plus1d"])
+    with pytest.raises(SpaceError) as error:
+        space_of(record)
+    assert error.value.problems == [
+        (("stages", 0, "kernel"), "must give 2 axes on this data (got [1, 3, 3])"),
+        (("stages", 0, "factorization"), "must do without a time axis on images (got 'r2plus1d')"),
+    ]
+    assert len(space_of(record, (3, 4, 8, 8)).choices) == 2
