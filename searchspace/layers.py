@@ -150,9 +150,11 @@ class PaddedAvgPool3d(nn.AvgPool3d):
     def forward(self, x: Tensor) -> Tensor:
         kernel, stride, padding = (_three(v) for v in (self.kernel_size, self.stride, self.padding))
         around = [p for p in reversed(padding) for _ in range(2)]
-        y = F.avg_pool3d(F.pad(x, around), kernel, stride, ceil_mode=self.ceil_mode)
+        x = F.pad(x, around)
+        window = [min(k, size) for k, size in zip(kernel, x.shape[2:], strict=True)]  # `ceil_mode` may reach past x
+        y = F.avg_pool3d(x, window, stride, ceil_mode=self.ceil_mode)
         for axis, (size, s, p) in enumerate(zip(x.shape[2:], stride, padding, strict=True), 2):
-            if self.ceil_mode and (y.shape[axis] - 1) * s >= size + p:  # torch lets no window start in the padding
+            if self.ceil_mode and (y.shape[axis] - 1) * s >= size - p:  # torch lets no window start in the padding
                 y = y.narrow(axis, 0, y.shape[axis] - 1)
         return y
 

@@ -107,7 +107,7 @@ def _slide(leaf: Conv | Depthwise | Pool, space: tuple[int, ...], ceil: bool = F
         out = (-(-reach // s) if ceil else reach // s) + 1
         if ceil and (out - 1) * s >= size + p:
             out -= 1
-        if reach < 0 or out < 1:
+        if (reach < 0 and not ceil) or out < 1:
             raise ArchitectureError(
                 f"The window must fit the padded map, but got kernel {k} (dilation {d}, padding {p}) on size {size}. "
                 f"Use a larger input, fewer strides or a smaller kernel."

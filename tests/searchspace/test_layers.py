@@ -8,7 +8,17 @@ import torch
 import torch.nn.functional as F
 from strategies import random_shape
 
-from searchspace.architecture import Concat, Conv, Depthwise, Pool, Select, Shape, Shuffle, SqueezeExcite
+from searchspace.architecture import (
+    ArchitectureError,
+    Concat,
+    Conv,
+    Depthwise,
+    Pool,
+    Select,
+    Shape,
+    Shuffle,
+    SqueezeExcite,
+)
 from searchspace.layers import PaddedAvgPool3d
 from searchspace.network import leaf_module
 
@@ -178,6 +188,22 @@ def test_a_3d_average_pool_counts_padding_as_torch_does():
         else:
             leaf = Pool("average", tuple(kernel), tuple(stride), tuple(padding), ceil)
             assert tuple(got.shape[2:]) == leaf.after(Shape(3, tuple(size))).space
+
+
+@pytest.mark.parametrize("kind", ["max", "average"])
+@pytest.mark.parametrize("dims", [2, 3])
+def test_a_window_may_reach_past_a_map_whose_size_is_rounded_up(kind, dims):
+    """As torch has it: one window at the border, its mean over the elements that are there."""
+    for size, kernel, stride, fits in ((2, 3, 2, True), (1, 2, 2, True), (1, 3, 2, False), (2, 3, 1, False)):
+        shape, leaf = Shape(3, (size,) * dims), Pool(kind, kernel, stride, 0, True)
+        x = torch.randn(2, 3, *shape.space, dtype=torch.float64)
+        if not fits:
+            with pytest.raises(ArchitectureError, match="window must fit"):
+                leaf.after(shape)
+            continue
+        _, (y, _) = run(leaf, shape, (x, None))
+        whole = x.flatten(2).amax(2) if kind == "max" else x.flatten(2).mean(2)
+        torch.testing.assert_close(y.flatten(1), whole)
 
 
 def test_a_3d_average_pool_over_one_frame_is_the_2d_one_over_three():
