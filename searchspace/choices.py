@@ -12,8 +12,19 @@ import inspect
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import product
+from math import prod
 
-from searchspace.blocks import BLOCKS, FACTORIZATIONS, REDUCTIONS, SEPARATIONS, SPATIOTEMPORAL, STRIDES_IN, Block
+from searchspace.blocks import (
+    BLOCKS,
+    FACTORIZATIONS,
+    REDUCTIONS,
+    SEPARATIONS,
+    SPATIOTEMPORAL,
+    STRIDES_IN,
+    Block,
+    spread,
+)
+from searchspace.fields import axes
 from searchspace.leaves import ACTIVATIONS, POOLS
 
 Value = int | float | str | bool | tuple[int, ...]
@@ -107,30 +118,52 @@ HEAD: dict[str, tuple[Value, ...]] = {
     "auxiliary": (0.0,),
 }
 OVERALL: dict[str, tuple[Value, ...]] = {"width": (1.0,), "resolution": (1.0,), "width_multiple": (1,)}
-COUPLED = ("kernel", "groups", "shuffle", "factorization", "dilation")
+DEPTHWISE = ("depthwise_separable", "inverted_residual", "shuffle_unit")  # their k x k convolution is depthwise
+# What may do nothing, or the same as another value, beside these options of the block.
+BESIDE: dict[str, tuple[str, ...]] = {
+    "groups": ("separation",),
+    "shuffle": ("groups", "separation"),
+    "dilation": ("kernel",),
+    "factorization": ("kernel", "separation"),
+    "reduction": ("stride",),
+    "stride_in": ("stride",),
+    "pool": ("stride",),
+}
+ROUNDED = ("alpha", "expansion", "squeeze", "squeeze_excite")  # ratios: two may make one width
 
 
-def effect(name: str, value: Value, options: Mapping[str, Value]) -> Value | None:
+def effect(name: str, value: Value, options: Mapping[str, Value], block: str = "") -> Value | None:
     """What `value` of option `name` does beside the block's other options; None where it does nothing.
 
-    Two settings with equal effects of every option are one network, whatever the block. An option that the block
-    does not have says nothing about another.
+    Two settings with equal effects of every option are one network, whatever the block; what only one `block` does
+    counts where it is named. An option that the block does not have says nothing about another.
     """
-    if name == "shuffle" and options.get("groups") == 1:
+    if name in ("groups", "shuffle") and options.get("separation") == "reduced":
         return None
+    if name == "shuffle" and (
+        options.get("groups") == 1 or (block == "inverted_residual" and options.get("expansion") == 1)
+    ):
+        return None
+    if name in ("reduction", "stride_in", "pool") and options.get("stride") == 1:
+        return value if name == "pool" and block.startswith("inception") else None
     if "kernel" not in options:
         return value
     kernel = options["kernel"]
     sizes = kernel if isinstance(kernel, tuple) else (int(kernel),)  # one size stands for every axis
-    if name == "dilation" and max(sizes) == 1:
-        return None
+    if name == "dilation":
+        several = next((len(v) for v in (kernel, value) if isinstance(v, tuple)), 2)
+        wide = spread(kernel, value, several)  # type: ignore[arg-type]
+        return None if set(axes(wide, several)) == {1} else wide
     if name == "factorization":
         undone = {
             "stacked": max(sizes) <= 3,
             "asymmetric": min(sizes[-2:]) == 1,
             **dict.fromkeys(SPATIOTEMPORAL, sizes[0] == 1 or max(sizes[-2:]) == 1),
         }
-        return "none" if undone.get(str(value)) else value
+        if undone.get(str(value)):
+            return "none"
+        if value == "r2plus1d" and (block in DEPTHWISE or options.get("separation", "none") != "none"):
+            return "p3d_a"  # a depthwise pair has no inner width to choose
     return value
 
 
@@ -151,7 +184,7 @@ class Stage:
         """`effect` beside the setting and, for what the stage leaves open, the block's own defaults."""
         block = str(setting["block"])
         known = self.defaults[block]
-        return effect(name, value, {**known, **{k: v for k, v in setting.items() if k in known}})
+        return effect(name, value, {**known, **{k: v for k, v in setting.items() if k in known}}, block)
 
     def active(self, name: str, setting: Mapping[str, Value]) -> bool:
         """Whether option `name` reaches a block at all in this setting."""
@@ -169,40 +202,58 @@ class Stage:
                 continue
             if not self.active(name, setting):
                 result[name] = values[0]
-            elif name in ("shuffle", "dilation", "factorization"):
+            elif name in BESIDE:
                 done = self.effect(name, setting[name], setting)
                 result[name] = next(v for v in values if done is None or self.effect(name, v, setting) == done)
         return result
 
-    def families(self) -> list[tuple[int, list[dict[str, Value]], dict[str, tuple[Value, ...]]]]:
-        """The canonical settings as (count, coupled settings, free options): each is one of either, all are equal.
+    def shows(self, name: str, block: str) -> bool:
+        """Whether every value of option `name` that is canonical makes a network of its own, whatever the widths."""
+        if self.blocks[block] is not BLOCKS.get(block) or name in ROUNDED:
+            return False
+        if name == "shortcut":
+            return block != "inverted_residual"
+        return name != "separation" or block in ("residual", "bottleneck")
 
-        A family is a block at a depth; its count is the number of its settings.
-        """
+    def families(self) -> list[Family]:
+        """All canonical settings: a family for each depth of each block."""
         first = {name: values[0] for name, values in self.options.items()}
-        result: list[tuple[int, list[dict[str, Value]], dict[str, tuple[Value, ...]]]] = []
+        result = []
         for depth, block in product(self.options["depth"], self.options["block"]):
             start = {**first, "depth": depth, "block": block}
-            names = [n for n in COUPLED if n in self.options and self.active(n, start)]
-            coupled: list[dict[str, Value]] = []
-            for values in product(*(self.options[n] for n in names)):
-                setting = {**start, **dict(zip(names, values, strict=True))}
-                if self.canonical(setting) == setting:
-                    coupled.append(setting)
-            free = {
-                n: v
-                for n, v in self.options.items()
-                if n not in (*COUPLED, "depth", "block") and self.active(n, start) and len(v) > 1
-            }
-            count = len(coupled)
-            for values in free.values():
-                count *= len(values)
-            if count:
-                result.append((count, coupled, free))
+            if self.canonical(start) == start:
+                rest = {n: v for n, v in self.options.items() if n not in ("depth", "block") and self.active(n, start)}
+                result.append(Family(start, [self._canonical_settings(names, start) for names in _coupled(rest)]))
         return result
 
+    def _canonical_settings(self, names: tuple[str, ...], start: Mapping[str, Value]) -> list[dict[str, Value]]:
+        settings = [dict(zip(names, values, strict=True)) for values in product(*(self.options[n] for n in names))]
+        return [s for s in settings if self.canonical({**start, **s}) == {**start, **s}]
 
-class _Reader:
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """The settings of a block at a depth: `start` with one of each of the `parts`, which go together freely."""
+
+    start: dict[str, Value]
+    parts: list[list[dict[str, Value]]]
+
+    @property
+    def count(self) -> int:
+        return prod(map(len, self.parts))
+
+
+def _coupled(options: Mapping[str, tuple[Value, ...]]) -> list[tuple[str, ...]]:
+    """The options with more than one value, in groups: those that may undo each other (`BESIDE`) stay together."""
+    groups: list[tuple[str, ...]] = []
+    for name in (name for name, values in options.items() if len(values) > 1):
+        near = {name, *BESIDE.get(name, ()), *(other for other, beside in BESIDE.items() if name in beside)}
+        meets = [group for group in groups if near & set(group)]
+        groups = [group for group in groups if group not in meets] + [(*(n for group in meets for n in group), name)]
+    return groups
+
+
+class Reader:
     """Reads one file's mapping and gathers its problems."""
 
     def __init__(self) -> None:
@@ -307,14 +358,14 @@ def misplaced(stages: Iterable[Stage], stem: Mapping[str, tuple[Value, ...]], di
 def meant(got: object, known: Iterable[str]) -> str:
     """` ; did you mean ...?` where a known word is close to what was got, else nothing."""
     close = difflib.get_close_matches(str(got), list(known), 1)
-    return f"; did you mean {close[0]!r}?" if close and close[0] != got else ""
+    return f"; did you mean {close[0]!r}?" if close and close[0] != str(got) else ""
 
 
 def read(
     record: object, own: Mapping[str, Block]
 ) -> tuple[dict[str, tuple[Value, ...]], dict[str, tuple[Value, ...]], list[Stage], dict[str, tuple[Value, ...]]]:
     """(overall, stem, stages, head) of a space file's mapping; raises `SpaceError` with every problem found."""
-    reader = _Reader()
+    reader = Reader()
     top = reader.mapping(record, (), ("name", "purpose", *OVERALL, "stem", "stages", "head"))
     overall = dict(OVERALL)
     for name in OVERALL:

@@ -11,7 +11,7 @@ Chains nest alike in all members (stem, stages, head), so members that differ in
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import product
@@ -38,7 +38,7 @@ from searchspace.architecture import (
     shape_after,
 )
 from searchspace.blocks import Block, whole_width
-from searchspace.choices import SpaceError, Value, misplaced, read
+from searchspace.choices import Family, SpaceError, Stage, Value, misplaced, read
 
 Code = dict[str, Value]
 TRIES = 10_000
@@ -50,6 +50,14 @@ class Candidate:
 
     code: Code
     architecture: Architecture
+
+
+def _merged(start: Code, parts: Iterable[Code]) -> Code:
+    """`start` with the settings of all `parts`."""
+    merged = dict(start)
+    for part in parts:
+        merged |= part
+    return merged
 
 
 class Space:
@@ -78,6 +86,7 @@ class Space:
         self._values |= {f"head.{name}": values for name, values in self._head.items()}
         self.choices: dict[str, tuple[Value, ...]] = {k: v for k, v in self._values.items() if len(v) > 1}
         self._families = [stage.families() for stage in self._stages]
+        self._outer = [self._outer_settings(part) for part in ("width", "resolution", "stem", "head")]
         self._stage = lru_cache(maxsize=1 << 14)(self._build_stage)
         self._block = lru_cache(maxsize=1 << 15)(self._build_block)
 
@@ -191,29 +200,28 @@ class Space:
             after = shape_after(item, shape)
             found = [
                 setting
-                for _, coupled, free in families
-                if coupled[0]["depth"] == len(item.items)
-                for setting in self._settings(coupled, free, scale, after.channels)
+                for family in families
+                if family.start["depth"] == len(item.items)
+                for setting in self._settings(family, scale, after.channels)
                 if self._equal(number, setting, scale, shape, item)
             ]
             if not found:
                 return None
             order = [stage.options[name].index for name in stage.options]
             first = min(found, key=lambda s: [at(s[name]) for at, name in zip(order, stage.options, strict=True)])
-            code |= self._chosen(**{f"{stage.name}.{name}": value for name, value in first.items()})
+            code |= self._named(stage, first)
             shape = after
         return code | self._chosen(**{"head.auxiliary": weight})
 
-    def _settings(
-        self, coupled: list[Code], free: dict[str, tuple[Value, ...]], scale: float, width: int
-    ) -> Iterator[Code]:
+    def _settings(self, family: Family, scale: float, width: int) -> Iterator[Code]:
         """Every setting of a family that ends in `width` channels."""
-        named = {n: [v for v in vs if n != "width" or self._width(v, scale) == width] for n, vs in free.items()}
-        for start in coupled:
-            for values in product(*named.values()):
-                setting = {**start, **dict(zip(named, values, strict=True))}
-                if setting["depth"] == 0 or self._width(setting["width"], scale) == width:
-                    yield setting
+        fits = [
+            [s for s in part if "width" not in s or self._width(s["width"], scale) == width] for part in family.parts
+        ]
+        for parts in product(*fits):
+            setting = _merged(family.start, parts)
+            if setting["depth"] == 0 or self._width(setting["width"], scale) == width:
+                yield setting
 
     def _equal(self, number: int, setting: Code, scale: float, shape: Shape, item: Chain) -> bool:
         """Whether `setting` makes the stage `item`; most differ in their first block already."""
@@ -309,16 +317,32 @@ class Space:
     @property
     def size(self) -> int:
         """How many codes differ in what their options say: an upper bound of the members, reached when all build."""
-        others = [v for k, v in self._values.items() if not k.startswith("stage")]
-        return prod(map(len, others)) * prod(sum(count for count, _, _ in family) for family in self._families)
+        stages = prod(sum(family.count for family in families) for families in self._families)
+        return prod(map(len, self._outer)) * stages
+
+    def _outer_settings(self, part: str) -> list[Code]:
+        """The settings of the stem, the head or a multiplier in which nothing is idle, or is at its first value."""
+        names = [name for name in self._values if name.partition(".")[0] == part]
+        settings = [
+            dict(zip(names, values, strict=True)) for values in product(*(self._values[name] for name in names))
+        ]
+        kept = []
+        for setting in settings:
+            canonical = self.canonical(self._chosen(**setting))
+            if all(canonical[name] == value for name, value in setting.items() if name in canonical):
+                kept.append(self._chosen(**setting))
+        return kept
 
     def _draw(self, rng: Random) -> Code:
-        code: Code = {k: rng.choice(v) for k, v in self.choices.items() if not k.startswith("stage")}
+        code = _merged({}, [rng.choice(settings) for settings in self._outer])
         for stage, families in zip(self._stages, self._families, strict=True):
-            (_, coupled, free) = rng.choices(families, [count for count, _, _ in families])[0]
-            setting = {**rng.choice(coupled), **{name: rng.choice(values) for name, values in free.items()}}
-            code |= self._chosen(**{f"{stage.name}.{name}": value for name, value in setting.items()})
+            family = rng.choices(families, [family.count for family in families])[0]
+            code |= self._named(stage, _merged(family.start, [rng.choice(part) for part in family.parts]))
         return code
+
+    def _named(self, stage: Stage, setting: Code) -> Code:
+        """A stage's setting as part of a code."""
+        return self._chosen(**{f"{stage.name}.{name}": value for name, value in setting.items()})
 
     def sample(self, rng: Random) -> Candidate:
         """A member, uniform over the distinct buildable architectures.
@@ -375,6 +399,7 @@ class Space:
                 for name, values in stage.options.items()
                 if len(values) > 1
                 and name not in ("depth", "block", "width", "stride", "activation")
+                and not stage.shows(name, str(setting["block"]))
                 and stage.active(name, setting)
                 and values.index(setting[name])
             ]
@@ -394,21 +419,15 @@ class Space:
 
     def members(self) -> Iterator[Candidate]:
         """Every distinct buildable member, once. For spaces small enough to walk."""
-        outer = {k: v for k, v in self.choices.items() if not k.startswith("stage")}
         stages = [
-            [
-                {**start, **dict(zip(free, values, strict=True))}
-                for _, coupled, free in families
-                for start in coupled
-                for values in product(*free.values())
-            ]
+            [_merged(family.start, parts) for family in families for parts in product(*family.parts)]
             for families in self._families
         ]
-        for values in product(*outer.values()):
+        for outer in product(*self._outer):
             for settings in product(*stages):
-                code = dict(zip(outer, values, strict=True))
+                code = _merged({}, outer)
                 for stage, setting in zip(self._stages, settings, strict=True):
-                    code |= self._chosen(**{f"{stage.name}.{name}": value for name, value in setting.items()})
+                    code |= self._named(stage, setting)
                 try:
                     architecture = self.decode(code)
                     first = self._first(code)

@@ -11,7 +11,8 @@ choices a stage of a space may make for it; a block of the user's own works alik
 | `factorization` | "none"; "stacked": k x k as (k - 1) / 2 of 3 x 3; "asymmetric": 1 x k, then k x 1 |
 | ... in 3D | "p3d_a": S = 1 x k x k, then T = k x 1 x 1; "p3d_b": S + T; "p3d_c": S + T(S); |
 | | "r2plus1d": S, then T, with as many params as the k x k x k |
-| `separation` | "reduced": k x k becomes depthwise; "preserved": a linear 1 x 1 before it keeps the interactions |
+| `separation` | "reduced": k x k becomes depthwise, without groups; |
+| | "preserved": a linear 1 x 1 before it keeps the interactions |
 | `expansion`, `squeeze` | inner width: of the input (inverted residual), of the output (others); see each block |
 | `squeeze_excite` | hidden share of squeeze-excite; 0 is none |
 | `activation`, `pool` | one of `leaves.ACTIVATIONS`; "max" or "average" |

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from searchspace.architecture import Axes, Chain, Conv, Shape
-from searchspace.blocks.pieces import depthwise, low_width, shuffled, spatial, squeezed, unit
+from searchspace.blocks.pieces import depthwise, grouped, low_width, shuffled, spatial, squeezed, unit
 
 
 def plain(
@@ -23,6 +23,7 @@ def plain(
     bias: bool = False,
 ) -> Chain:
     """One k x k convolution: f(x)."""
+    groups = grouped(groups, separation)
     conv = spatial(
         into,
         out=out,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from searchspace.architecture import ArchitectureError, Axes, Chain, Concat, Pool, Shape
-from searchspace.blocks.pieces import low_width, shuffled, spatial, squeezed, strides
+from searchspace.blocks.pieces import grouped, low_width, shuffled, spatial, squeezed, strides
 
 REDUCTIONS = ("parallel", "conv_pool", "pool_conv")
 
@@ -34,6 +34,7 @@ def grid_reduction(
     """
     if reduction not in REDUCTIONS:
         raise ArchitectureError(f"`reduction` must be one of {', '.join(REDUCTIONS)}, but got {reduction!r}.")
+    groups = grouped(groups, separation)
     beside = reduction == "parallel" and strides(stride)
     low = low_width(alpha, out, groups)
     rest, rest_low = (out - into.channels, low - into.low) if beside else (out, low)

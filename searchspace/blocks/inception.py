@@ -42,13 +42,19 @@ class _Module:
         conv = Conv(width, low=low_width(self.alpha, width, self.groups), bias=self.bias, label=label)
         return [*unit(conv, self.activation)]
 
-    def wide(self, into: Shape, width: int, kernel: Axes, factorization: str = "none") -> list[Node]:
+    def three(self, into: Shape, width: int) -> list[Node]:
+        """A 3 x 3 convolution that neither kernel nor dilation changes."""
+        return self.wide(into, width, 3, dilation=1)
+
+    def wide(
+        self, into: Shape, width: int, kernel: Axes, factorization: str = "none", dilation: Axes | None = None
+    ) -> list[Node]:
         conv = spatial(
             into,
             out=width,
             low=low_width(self.alpha, width, self.groups),
             kernel=kernel,
-            dilation=self.dilation,
+            dilation=self.dilation if dilation is None else dilation,
             groups=self.groups,
             factorization=factorization,
             activation=self.activation,
@@ -100,8 +106,8 @@ def inception_a(
         [*module.point(module.inner), *module.wide(inner, module.quarter, kernel, factorization)],
         [
             *module.point(module.inner),
-            *module.wide(inner, module.quarter, 3),
-            *module.wide(quarter, module.quarter, 3),
+            *module.three(inner, module.quarter),
+            *module.three(quarter, module.quarter),
         ],
     ]
     return _after_reduction(into, module, branches, out, stride, pool, reduction, squeeze_excite, "inception_a")
@@ -185,7 +191,7 @@ def inception_c(
     split = Concat(tuple(Chain(tuple(module.wide(inner, w, k))) for w, k in zip(widths, sizes, strict=True)))
     branches: list[list[Node]] = [
         [*module.point(module.inner), split],
-        [*module.point(module.inner), *module.wide(inner, module.inner, 3), split],
+        [*module.point(module.inner), *module.three(inner, module.inner), split],
     ]
     return _after_reduction(into, module, branches, out, stride, pool, reduction, squeeze_excite, "inception_c")
 

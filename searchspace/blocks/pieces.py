@@ -192,6 +192,11 @@ def spread(kernel: Axes, dilation: Axes, dims: int) -> Axes:
     return tuple(d if k > 1 else 1 for k, d in zip(axes(kernel, dims), axes(dilation, dims), strict=True))
 
 
+def grouped(groups: int, separation: str) -> int:
+    """The groups that a separated block has: none where what it groups is depthwise."""
+    return 1 if separation == "reduced" else groups
+
+
 def shuffled(shuffle: bool, groups: int) -> list[Node]:
     """A shuffle, where it is wanted and does something."""
     return [Shuffle(groups)] if shuffle and groups > 1 else []

@@ -5,6 +5,7 @@ from __future__ import annotations
 from searchspace.architecture import Activation, ArchitectureError, Axes, Chain, Conv, Node, Shape
 from searchspace.blocks.pieces import (
     depthwise,
+    grouped,
     low_width,
     shuffled,
     spatial,
@@ -36,6 +37,7 @@ def residual(
     shortcut: bool = True,
 ) -> Chain:
     """Basic residual block: act(x + f(x)), f = two k x k convolutions (He et al. 2015, arXiv 1512.03385)."""
+    groups = grouped(groups, separation)
     low = low_width(alpha, out, groups)
     first = spatial(
         into,
@@ -94,6 +96,7 @@ def bottleneck(
     """
     if stride_in not in STRIDES_IN:
         raise ArchitectureError(f"`stride_in` must be one of {', '.join(STRIDES_IN)}, but got {stride_in!r}.")
+    groups = grouped(groups, separation)
     mid = whole_width(out / expansion, groups)
     low, low_mid = low_width(alpha, out), low_width(alpha, mid, groups)
     early, late = (stride, 1) if stride_in == "reduce" else (1, stride)
