@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import MISSING
+from functools import lru_cache
 from typing import cast
 
 from searchspace import architecture as language
-from searchspace.architecture import Architecture, ArchitectureError, Chain, Node, children, leaf_fields
+from searchspace.architecture import Architecture, ArchitectureError, Chain, Leaf, Node, Tap, children, leaf_fields
 
 FORMAT = "architecture/1"
 
@@ -96,9 +97,26 @@ def _node_from_json(record: object, where: str, depth: int) -> Node:
 
 
 def digest(architecture: Architecture) -> str:
-    """16 hexadecimal digits of the SHA-256 of the input and the body without labels."""
-    canonical = [architecture.input, _node_to_json(architecture.body, False)]
-    return hashlib.sha256(json.dumps(canonical, separators=(",", ":"), sort_keys=True).encode()).hexdigest()[:16]
+    """16 hexadecimal digits of the SHA-256 of the input and the body as JSON without labels."""
+    canonical = f"[{_dumped(list(architecture.input))},{_text(architecture.body)}]"
+    return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+
+
+def _text(node: Node) -> str:
+    """`_dumped(_node_to_json(node, False))`, put together from the texts of leaves."""
+    if isinstance(node, Leaf | Tap):
+        return _leaf_text(node)
+    name = "items" if isinstance(node, Chain) else "branches"
+    return f'{{"{name}":[{",".join(map(_text, children(node)))}],"node":"{NAMES[type(node)]}"}}'
+
+
+@lru_cache(maxsize=1 << 16)
+def _leaf_text(node: Node) -> str:
+    return _dumped(_node_to_json(node, False))
+
+
+def _dumped(record: object) -> str:
+    return json.dumps(record, separators=(",", ":"), sort_keys=True)
 
 
 def words(architecture: Architecture) -> str:

@@ -1,5 +1,6 @@
 """JSON there and back, digests, words, and what is refused."""
 
+import hashlib
 import json
 
 import pytest
@@ -52,6 +53,21 @@ def test_json_says_its_format_and_leaves_defaults_out():
     assert record["format"] == FORMAT == "architecture/1"
     assert record["body"]["items"][0] == {"node": "conv", "label": "stem", "out": 8, "kernel": 3}
     assert record["body"]["items"][1] == {"node": "norm"}
+
+
+@given(architectures())
+@settings(max_examples=100)
+def test_the_digest_is_that_of_the_json_without_labels(a):
+    def bare(record):
+        if isinstance(record, list):
+            return [bare(item) for item in record]
+        if isinstance(record, dict):
+            return {name: bare(value) for name, value in record.items() if name != "label"}
+        return record
+
+    record = to_json(a)
+    text = json.dumps([list(a.input), bare(record["body"])], separators=(",", ":"), sort_keys=True)
+    assert a.digest == hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def test_the_digest_is_pinned():
