@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 from searchspace.leaves import (
     Activation,
@@ -167,11 +167,11 @@ class _Walk:
     ) -> Shape:
         if isinstance(node, Leaf):
             try:
-                after = node.after(shape)
+                result = after(node, shape)
             except ArchitectureError as error:
                 raise _at(error, node, index, path) from None
-            self.sites.append(Site(index, path, node, shape, after, auxiliary))
-            return after
+            self.sites.append(Site(index, path, node, shape, result, auxiliary))
+            return result
         path = (*path, node.label) if node.label else path
         if isinstance(node, Chain):
             for i, item in enumerate(node.items):
@@ -206,7 +206,46 @@ class _Walk:
 
 def shape_after(node: Node, shape: Shape) -> Shape:
     """The shape that `node` makes of `shape`; raises `ArchitectureError` where it breaks a rule."""
-    return _Walk()(node, shape, (), (), True, False)
+    try:
+        return _shape(node, shape, True, {})
+    except ArchitectureError:
+        return _Walk()(node, shape, (), (), True, False)  # says the place
+
+
+@lru_cache(maxsize=1 << 16)
+def after(leaf: Leaf, shape: Shape) -> Shape:
+    """`leaf.after(shape)`, remembered."""
+    return leaf.after(shape)
+
+
+def _shape(node: Node, shape: Shape, bare: bool, known: dict[tuple[int, Shape, bool], Shape]) -> Shape:
+    """What `_Walk` returns, without places or sites; a node that stands several times is walked once."""
+    if isinstance(node, Leaf):
+        return after(node, shape)
+    key = (id(node), shape, bare)
+    if key in known:
+        return known[key]
+    if isinstance(node, Chain):
+        result = shape
+        for item in node.items:
+            result = _shape(item, result, bare, known)
+    elif isinstance(node, Tap):
+        if not bare:
+            raise ArchitectureError("A Tap may stand only in chains.")
+        _shape(node.head, shape, False, known)
+        result = shape
+    else:
+        shapes = [_shape(branch, shape, False, known) for branch in children(node)]
+        result = shapes[0]
+        if isinstance(node, Add):
+            if any(s != result for s in shapes):
+                raise ArchitectureError("All branches of Add must end in one shape.")
+        elif any(s.space != result.space for s in shapes):
+            raise ArchitectureError("All branches of Concat must end in one space.")
+        else:
+            result = Shape(sum(s.channels for s in shapes), result.space, sum(s.low for s in shapes))
+    known[key] = result
+    return result
 
 
 def _at(error: ArchitectureError, node: Node, index: tuple[int, ...], path: tuple[str, ...]) -> ArchitectureError:
@@ -223,7 +262,6 @@ class Architecture:
 
     input: tuple[int, ...]
     body: Chain
-    sites: tuple[Site, ...] = field(init=False, repr=False, compare=False)
     output: Shape = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -235,10 +273,14 @@ class Architecture:
             )
         if not isinstance(self.body, Chain):
             raise ArchitectureError(f"`body` must be a Chain, but got {type(self.body).__name__}.")
+        object.__setattr__(self, "output", shape_after(self.body, Shape(size[0], size[1:])))
+
+    @cached_property
+    def sites(self) -> tuple[Site, ...]:
+        """Every leaf where it stands, in order of execution."""
         walk = _Walk()
-        output = walk(self.body, Shape(size[0], size[1:]), (), (), True, False)
-        object.__setattr__(self, "sites", tuple(walk.sites))
-        object.__setattr__(self, "output", output)
+        walk(self.body, Shape(self.input[0], self.input[1:]), (), (), True, False)
+        return tuple(walk.sites)
 
     @cached_property
     def digest(self) -> str:
