@@ -11,7 +11,7 @@ FULL   ?=
 search: $(VENV)/installed
 	$(BIN)/nas search digits --out $(OUT)
 
-test: $(VENV)/installed lint
+test: $(VENV)/installed lint $(if $(FULL),$(VENV)/torchvision)
 	$(BIN)/python tests/run.py $(if $(FULL),--full)
 
 lint: $(VENV)/installed
@@ -27,6 +27,11 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11 ...")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+# Only slow tests compare with it, and what it asks for is there already.
+$(VENV)/torchvision: $(VENV)/installed
+	$(BIN)/python -m pip install --constraint constraints.txt --no-deps torchvision
 	touch $@
 
 clean:

@@ -14,14 +14,14 @@ from __future__ import annotations
 
 import logging
 import warnings
-from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
 from math import comb, prod
 
 from torch import nn, zeros
 
 from searchspace import architecture as language
-from searchspace.architecture import Architecture, Leaf, Shape, axes, windows
+from searchspace.architecture import Architecture, Leaf, Node, Shape, after, axes, children, windows
 from searchspace.receptive_field import receptive_field
 
 with warnings.catch_warnings():  # fvcore scripts two losses on import, which torch calls deprecated
@@ -30,7 +30,7 @@ with warnings.catch_warnings():  # fvcore scripts two losses on import, which to
     from fvcore.nn.jit_handles import batchnorm_flop_jit, conv_flop_count, elementwise_flop_counter, linear_flop_jit
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Cost:
     """Exact counts for one input.
 
@@ -38,6 +38,9 @@ class Cost:
     its low part at its own size); `peak_activations` the most elements one leaf reads and writes together;
     `interactions` sum over convolutions of out * binomial(in / groups, 2), the pairs of inputs that a filter joins
     (Tran et al. 2019, arXiv 1904.02811); `receptive_field` of the last map before a global pooling, per axis.
+
+    Some papers print less: `params_without_bn` leaves out the scales and shifts of norms, `macs_without_classifier`
+    the last convolution or linear layer with weights, unless that stands in a branch.
     """
 
     flops: int
@@ -46,10 +49,17 @@ class Cost:
     activations: int
     peak_activations: int
     interactions: int
-    receptive_field: tuple[int, ...]
+    params_without_bn: int
+    macs_without_classifier: int
+    architecture: Architecture = field(repr=False, compare=False)
+
+    @cached_property
+    def receptive_field(self) -> tuple[int, ...]:
+        """Counted when asked for: it takes as long as all the rest."""
+        return receptive_field(self.architecture)
 
     def values(self) -> dict[str, float]:
-        """The counts by name."""
+        """The counts that a sweep records, by name."""
         return {name: float(getattr(self, name)) for name in COUNTS}
 
 
@@ -63,6 +73,7 @@ class LeafCost:
     params: int = 0
     activations: int = 0
     interactions: int = 0
+    norm_params: int = 0
 
 
 class _Value:
@@ -138,7 +149,9 @@ def leaf_cost(leaf: Leaf, before: Shape, after: Shape) -> LeafCost:
             params = before.channels * (prod(kernel) + leaf.bias)
             return LeafCost(macs, macs, params, after.elements)
         case language.Norm():
-            return LeafCost(sum(_norm_flops((1, c, *space)) for c, space in _parts(before)), 0, 2 * before.channels)
+            scales = 2 * before.channels
+            flops = sum(_norm_flops((1, c, *space)) for c, space in _parts(before))
+            return LeafCost(flops, params=scales, norm_params=scales)
         case language.Linear():
             macs = int(linear_flop_jit([_Value((1, before.channels)), _Value((leaf.out, before.channels))], []))
             return LeafCost(macs, macs, macs + leaf.bias * leaf.out, leaf.out)
@@ -155,26 +168,64 @@ def leaf_cost(leaf: Leaf, before: Shape, after: Shape) -> LeafCost:
 
 def cost(architecture: Architecture) -> Cost:
     """The cost of `architecture`, in about a microsecond for each leaf seen before."""
-    flops = macs = params = activations = interactions = peak = 0
-    for site in architecture.sites:
-        leaf = leaf_cost(site.leaf, site.before, site.after)
-        params += leaf.params
-        if site.auxiliary:
-            continue
-        flops += leaf.flops
-        macs += leaf.macs
-        activations += leaf.activations
-        interactions += leaf.interactions
-        peak = max(peak, site.before.elements + site.after.elements)
+    total = _Sum(architecture)
     return Cost(
-        flops=flops,
-        macs=macs,
-        params=params,
-        activations=activations,
-        peak_activations=peak,
-        interactions=interactions,
-        receptive_field=receptive_field(architecture),
+        flops=total.flops,
+        macs=total.macs,
+        params=total.params,
+        activations=total.activations,
+        peak_activations=total.peak_activations,
+        interactions=total.interactions,
+        params_without_bn=total.params - total.norm_params,
+        macs_without_classifier=total.macs - total.last_macs,
+        architecture=architecture,
     )
+
+
+@lru_cache(maxsize=1 << 17)
+def _site_cost(leaf: Leaf, before: Shape) -> tuple[Shape, LeafCost, int]:
+    """(shape, cost, elements read and written) of a leaf."""
+    shape = after(leaf, before)
+    return shape, leaf_cost(leaf, before, shape), before.elements + shape.elements
+
+
+class _Sum:
+    """Adds up leaves in order of execution. `last_macs` are the last weighted layer's, 0 where it is in a branch."""
+
+    def __init__(self, architecture: Architecture) -> None:
+        self.flops = self.macs = self.params = self.norm_params = 0
+        self.activations = self.peak_activations = self.interactions = self.last_macs = 0
+        channels, *space = architecture.input
+        self._walk(architecture.body, Shape(channels, tuple(space)), True, False)
+
+    def _walk(self, node: Node, shape: Shape, bare: bool, auxiliary: bool) -> Shape:
+        if isinstance(node, Leaf):
+            result, leaf, elements = _site_cost(node, shape)
+            self.params += leaf.params
+            self.norm_params += leaf.norm_params
+            if auxiliary:
+                return result
+            self.flops += leaf.flops
+            self.activations += leaf.activations
+            self.interactions += leaf.interactions
+            if elements > self.peak_activations:
+                self.peak_activations = elements
+            if leaf.macs:
+                self.macs += leaf.macs
+                if isinstance(node, language.Conv | language.Linear):
+                    self.last_macs = leaf.macs if bare else 0
+            return result
+        if isinstance(node, language.Chain):
+            for item in node.items:
+                shape = self._walk(item, shape, bare, auxiliary)
+            return shape
+        if isinstance(node, language.Tap):
+            self._walk(node.head, shape, False, True)
+            return shape
+        shapes = [self._walk(branch, shape, False, auxiliary) for branch in children(node)]
+        if isinstance(node, language.Add):
+            return shapes[0]
+        return Shape(sum(s.channels for s in shapes), shapes[0].space, sum(s.low for s in shapes))
 
 
 def trace_flops(network: nn.Module, input_shape: tuple[int, ...]) -> int:

@@ -1,6 +1,8 @@
-"""Costs: the closed forms of the papers, and equality with a trace of the built network, to the unit."""
+"""Costs: small ones by hand, and equality with a trace of the built network, to the unit.
 
-from fractions import Fraction
+The closed forms of the papers are in `test_closed_forms`.
+"""
+
 from math import comb, prod
 from random import Random
 
@@ -11,6 +13,7 @@ from strategies import architectures, random_architecture, random_site
 from torch import nn
 
 from searchspace.architecture import (
+    Activation,
     AdaptivePool,
     Add,
     Architecture,
@@ -18,6 +21,7 @@ from searchspace.architecture import (
     Concat,
     Conv,
     Depthwise,
+    Dropout,
     Flatten,
     Linear,
     Norm,
@@ -25,13 +29,8 @@ from searchspace.architecture import (
     SqueezeExcite,
     Tap,
 )
-from searchspace.blocks import factorized
 from searchspace.cost import cost, leaf_cost, trace_flops
 from searchspace.network import build, leaf_module
-
-# M inputs, N outputs, K kernel, space of the map.
-SIZES = [(M, N, K, space) for M, N, K in ((3, 8, 3), (16, 24, 5), (12, 6, 7)) for space in ((14, 11), (4, 9, 8))]
-ALPHAS = [Fraction(a, 8) for a in (0, 1, 2, 4, 6, 7, 8)]
 
 
 def of(leaf, channels, space, low=0):
@@ -39,102 +38,17 @@ def of(leaf, channels, space, low=0):
     return leaf_cost(leaf, before, leaf.after(before))
 
 
-@pytest.mark.parametrize(("M", "N", "K", "space"), SIZES)
-class TestClosedForms:
-    def test_standard_convolution(self, M, N, K, space):
-        c = of(Conv(N, K, bias=True), M, space)
-        volume = K ** len(space)
-        assert c.params == N * (M * volume + 1)
-        assert c.macs == c.flops == M * prod(space) * volume * N
-        assert c.activations == N * prod(space)
-        assert c.interactions == N * comb(M, 2)
-
-    def test_pointwise_convolution(self, M, N, K, space):
-        c = of(Conv(N, bias=True), M, space)
-        assert (c.params, c.macs) == (N * (M + 1), M * prod(space) * N)
-
-    @pytest.mark.parametrize("G", [1, 2, 3])
-    def test_grouped_convolution(self, M, N, K, space, G):
-        M, N = M * 6, N * 6
-        c = of(Conv(N, K, groups=G, bias=True), M, space)
-        volume = K ** len(space)
-        assert c.params == N * (M * volume // G + 1)
-        assert c.macs == prod(space) * volume * M * N // G
-        assert c.interactions == N * comb(M // G, 2)
-
-    def test_depthwise_convolution(self, M, N, K, space):
-        c = of(Depthwise(K, bias=True), M, space)
-        volume = K ** len(space)
-        assert (c.params, c.macs, c.interactions) == (M * (volume + 1), M * prod(space) * volume, 0)
-
-    def test_depthwise_separable_convolution(self, M, N, K, space):
-        dw, pw = of(Depthwise(K, bias=True), M, space), of(Conv(N, bias=True), M, space)
-        volume = K ** len(space)
-        assert dw.params + pw.params == M * volume + N * M + M + N
-        assert dw.macs + pw.macs == M * prod(space) * (volume + N)
-        ratio = Fraction(dw.macs + pw.macs, of(Conv(N, K), M, space).macs)
-        assert ratio == Fraction(1, N) + Fraction(1, volume)
-
-    def test_a_stride_divides_the_work(self, M, N, K, space):
-        out = tuple(-(-n // 2) for n in space)
-        assert of(Conv(N, K, 2), M, space).macs == M * N * K ** len(space) * prod(out)
+@pytest.mark.parametrize("space", [(14, 11), (4, 9, 8)])
+def test_a_convolution_counts_no_bias_as_a_flop_and_every_output_as_an_activation(space):
+    c = of(Conv(8, 3, bias=True), 6, space)
+    assert c.flops == c.macs == 6 * 8 * 3 ** len(space) * prod(space)
+    assert c.activations == 8 * prod(space)
 
 
-@pytest.mark.parametrize("space", [(8, 12), (3, 8, 12)])
-@pytest.mark.parametrize("K", [1, 3])
-class TestOctaveClosedForms:
-    @pytest.mark.parametrize("a", ALPHAS)
-    @pytest.mark.parametrize("b", ALPHAS)
-    def test_convolution_saves_by_both_shares(self, K, space, a, b):
-        M, N = 16, 24
-        plain, octave = of(Conv(N, K), M, space), of(Conv(N, K, low=int(b * N)), M, space, int(a * M))
-        assert octave.params == plain.params
-        assert octave.macs == plain.macs * (1 - Fraction(3, 4) * (1 - (1 - a) * (1 - b)))
-        assert octave.interactions == plain.interactions
-
-    @pytest.mark.parametrize("a", ALPHAS)
-    def test_groups_save_alike(self, K, space, a):
-        G = 2
-        plain, octave = of(Conv(16, K, groups=G), 16, space), of(Conv(16, K, groups=G, low=int(a * 16)), 16, space)
-        assert octave.macs == plain.macs * (1 - Fraction(3, 4) * a)
-
-    @pytest.mark.parametrize("a", ALPHAS)
-    def test_depthwise_and_memory_save_three_quarters_of_alpha(self, K, space, a):
-        plain, octave = of(Depthwise(K), 16, space), of(Depthwise(K), 16, space, int(a * 16))
-        for name in ("macs", "activations"):
-            assert getattr(octave, name) == getattr(plain, name) * (1 - Fraction(3, 4) * a)
-        assert octave.params == plain.params
-        assert Shape(16, space, int(a * 16)).elements == 16 * prod(space) * (1 - Fraction(3, 4) * a)
-
-
-def test_the_octave_papers_table():
-    """Chen et al. 2019, table 1: cost and memory in percent at alpha 0 .. 1 on both sides."""
-    full = of(Conv(64, 3), 64, (28, 28))
-    got = [of(Conv(64, 3, low=int(a * 64)), 64, (28, 28), int(a * 64)) for a in ALPHAS]
-    assert [round(100 * c.macs / full.macs) for c in got] == [100, 82, 67, 44, 30, 26, 25]
-    assert [100 * c.activations / full.activations for c in got] == [100, 90.625, 81.25, 62.5, 43.75, 34.375, 25]
-
-
-def pieces(kernel, kind, dims):
-    leaves = [Conv(32, k, s) for k, s in factorized(kernel, 1, dims, kind, False)]
-    return sum(of(leaf, 32, (9, 8) if dims == 2 else (4, 9, 8)).macs for leaf in leaves)
-
-
-def test_two_3x3_for_one_5x5_save_28_percent():
-    assert Fraction(pieces(5, "stacked", 2), pieces(5, "none", 2)) == 1 - Fraction(28, 100)
-    assert Fraction(pieces(7, "stacked", 2), pieces(7, "none", 2)) == Fraction(27, 49)
-
-
-@pytest.mark.parametrize("n", [3, 5, 7])
-def test_an_asymmetric_pair_saves_one_minus_two_over_n(n):
-    assert 1 - Fraction(pieces(n, "asymmetric", 2), pieces(n, "none", 2)) == 1 - Fraction(2, n)
-
-
-@pytest.mark.parametrize("factor", [2, 3])
-def test_the_width_multiplier_is_squared_and_the_resolution_multiplier_too(factor):
-    base = of(Conv(8, 3), 8, (8, 8)).macs
-    assert of(Conv(8 * factor, 3), 8 * factor, (8, 8)).macs == factor**2 * base
-    assert of(Conv(8, 3), 8, (8 * factor, 8 * factor)).macs == factor**2 * base
+@pytest.mark.parametrize("space", [(14, 11), (4, 9, 8)])
+def test_a_stride_divides_the_work(space):
+    out = tuple(-(-n // 2) for n in space)
+    assert of(Conv(8, 3, 2), 6, space).macs == 6 * 8 * 3 ** len(space) * prod(out)
 
 
 def test_norm_costs_two_flops_an_element_and_two_params_a_channel():
@@ -161,6 +75,39 @@ def test_the_cost_of_a_small_network_by_hand():
     assert c.interactions == 4 * comb(2, 2) + 4 * comb(4, 2) + 2 * comb(4, 2)
     assert c.peak_activations == 4 * 30 + 4 * 30
     assert c.receptive_field == (3, 3)
+    assert c.params_without_bn == c.params - 2 * 4
+    assert c.macs_without_classifier == c.macs - 6 * 3
+
+
+HEAD = (AdaptivePool(), Flatten(), Linear(3))
+BLOCK = Add((Chain((Conv(4, 3), Norm())), Chain((Conv(4), Norm()))))
+
+
+@pytest.mark.parametrize(
+    ("items", "classifier"),
+    [
+        ((Conv(4, 3), *HEAD), 4 * 3),
+        ((Conv(4, 3), Chain((Chain(HEAD),)), Dropout()), 4 * 3),
+        ((Conv(4, 3), Conv(5), Activation(), AdaptivePool(), Flatten()), 4 * 5 * 30),
+        ((Conv(4, 3), Tap(Chain(HEAD)), Norm()), 2 * 4 * 9 * 30),
+        ((Conv(4, 3), BLOCK, AdaptivePool(), Flatten()), 0),
+        ((Conv(4, 3), BLOCK, *HEAD), 4 * 3),
+        ((Norm(),), 0),
+    ],
+)
+def test_the_classifier_is_the_last_weighted_layer_outside_of_branches(items, classifier):
+    c = cost(Architecture((2, 6, 5), Chain(items)))
+    assert c.macs - c.macs_without_classifier == classifier
+
+
+@given(architectures())
+@settings(max_examples=30)
+def test_params_without_bn_are_the_weights_and_biases_that_are_not_a_norms(a):
+    network = build(a, 0)
+    norms = sum(
+        p.numel() for m in network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) for p in m.parameters()
+    )
+    assert cost(a).params_without_bn == cost(a).params - norms
 
 
 # Against the tracer -----------------------------------------------------------------------------------------------
