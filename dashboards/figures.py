@@ -22,7 +22,6 @@ from dashboards.picture import (
     brief,
     drawn,
     is_log,
-    name_of,
     picture_of,
     ticks,
     value_text,
@@ -60,6 +59,8 @@ def front_figure(
     line = {"color": BLUE, "width": 2.5, "shape": "hv"}
     mode = "lines+markers" if p.colour is None else "markers"
     figure.add_trace(_dots(go, p, p.members, "front", marker=strong, line=line, mode=mode))
+    if p.seeds:
+        figure.add_trace(_names(go, p))
     for rows, name, colour, symbol in (
         (p.stopped, "stopped early", ORANGE, "line-ns"),
         (p.failed, "failed", VERMILLION, "x-thin"),
@@ -91,7 +92,12 @@ def _hover(result: Result) -> str:
         values = [v.replace("validation accuracy", f"accuracy at epoch {result.epoch}, not final,") for v in values]
         values.insert(0, f"{'failed' if result.state == 'failed' else 'stopped'} at epoch {result.epoch}")
     lines = textwrap.wrap(result.words, 64) or ["(no words)"]
-    lines = [f"<b>{name_of(result)}</b>", *(html.escape(line) for line in lines), "", *map(html.escape, values)]
+    lines = [
+        f"<b>{html.escape(result.title)}</b>",
+        *(html.escape(line) for line in lines),
+        "",
+        *map(html.escape, values),
+    ]
     if result.error:
         lines.append(html.escape(textwrap.shorten(result.error.strip().splitlines()[-1], 80)))
     worker = f"{result.worker.node} · process {result.worker.pid} · {result.worker.device} · seed {result.seed}"
@@ -121,6 +127,20 @@ def _dots(
         mode=mode,
         marker=marker,
         line=line,
+    )
+
+
+def _names(go: object, p: Picture) -> go.Scatter:
+    """A ring and the name of each published network, over its dot."""
+    return go.Scatter(  # type: ignore[attr-defined]
+        x=[drawn(p, p.x, r) for r in p.seeds],
+        y=[drawn(p, p.y, r) for r in p.seeds],
+        text=[html.escape(r.title) for r in p.seeds],
+        textposition=["bottom left" if p.right(r) else "bottom right" for r in p.seeds],
+        hoverinfo="skip",
+        name=f"published ({len(p.seeds)})",
+        mode="markers+text",
+        marker={"size": 16, "symbol": "diamond-open", "color": INK, "line": {"width": 1.5}},
     )
 
 

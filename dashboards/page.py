@@ -6,7 +6,7 @@ import html
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from dashboards.picture import brief, name_of, value_text
+from dashboards.picture import brief, value_text
 from nas.pareto import Objective
 from nas.results import Result
 
@@ -27,7 +27,7 @@ def front_html(
     names = list(dict.fromkeys(["accuracy", *tested, *(o.name for o in objectives), "flops", "params"]))
     head = "".join(f"<th>{html.escape(brief(n))}</th>" for n in names)
     body = "\n".join(
-        f"<tr><td>{name_of(r)}</td>"
+        f"<tr><td>{html.escape(r.title)}</td>"
         + "".join(f"<td>{value_text(n, r.values.get(n))}</td>" for n in names)
         + f'<td class="words">{html.escape(r.words)}</td></tr>'
         for r in members

@@ -44,6 +44,16 @@ class Picture:
     limits: Mapping[str, float]
 
     @property
+    def seeds(self) -> list[Result]:
+        """The published networks among what is fully trained, on the front or not."""
+        return [r for r in (*self.members, *self.dominated) if r.kind == "seed"]
+
+    def right(self, result: Result) -> bool:
+        """Whether it is drawn in the right half, so that its name has room on the left."""
+        (low, high), value = self.span(self.x), drawn(self, self.x, result)
+        return value > math.sqrt(low * high) if is_log(self.x) else value > (low + high) / 2
+
+    @property
     def title(self) -> str:
         """What there is to see, also where that is little."""
         trained = len(self.members) + len(self.dominated)
@@ -121,7 +131,3 @@ def value_text(name: str, value: float | None) -> str:
     if value is None:
         return "–"
     return f"{value:.4f}" if name.endswith("accuracy") else f"{value:.3g}" if name == "latency_ms" else f"{value:,.0f}"
-
-
-def name_of(result: Result) -> str:
-    return f"{result.kind}-{result.trial:04d}"

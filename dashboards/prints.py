@@ -44,6 +44,18 @@ def front_png(
         axes.scatter(*_xy(p, p.dominated), s=22, color=GREY, alpha=0.6, linewidths=0, label="fully trained, dominated")
     if p.members:
         _draw_front(figure, axes, p)
+    if p.seeds:
+        x, y = _xy(p, p.seeds)
+        ring: dict[str, object] = {"marker": "D", "facecolors": "none", "edgecolors": INK, "linewidths": 1.1}
+        axes.scatter(x, y, s=90, zorder=5, label="published", **ring)  # type: ignore[arg-type]
+        for r, *place in zip(p.seeds, x, y, strict=True):
+            left = p.right(r)
+            aside = {
+                "xytext": (-7 if left else 7, -11),
+                "textcoords": "offset points",
+                "ha": "right" if left else "left",
+            }
+            axes.annotate(r.title, place, fontsize=9, color=INK, zorder=6, **aside)  # type: ignore[arg-type]
     floor = axes.get_xaxis_transform()  # x in data, y in shares of the height
     for rows, name, colour, mark in ((p.stopped, "stopped early", ORANGE, "|"), (p.failed, "failed", VERMILLION, "x")):
         costs = [v for r in rows if math.isfinite(v := drawn(p, p.x, r))]
@@ -68,7 +80,7 @@ def front_png(
         axis.set_label_text(axis_label(p, objective), color=INK)
     axes.set_title(p.title, loc="left", color=INK, fontsize=12, pad=26)
     if axes.get_legend_handles_labels()[0]:
-        axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=4, frameon=False, borderpad=0.2, labelcolor=INK)
+        axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=5, frameon=False, borderpad=0.2, labelcolor=INK)
     figure.savefig(path)
 
 

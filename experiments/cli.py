@@ -31,10 +31,10 @@ prune_app = typer.Typer(help="Take channels out of trained networks, with proof.
 app.add_typer(prune_app, name="prune")
 
 Address = Annotated[
-    str | None, typer.Option(envvar="RAY_ADDRESS", help="A Ray cluster (auto, host:port), or inprocess. [local Ray]")
+    str | None, typer.Option(envvar="RAY_ADDRESS", help="A Ray cluster (auto, host:port), or inprocess. \\[local Ray]")
 ]
 TrackingUri = Annotated[
-    str | None, typer.Option(envvar="MLFLOW_TRACKING_URI", help="MLflow; off for none. [sqlite in OUT]")
+    str | None, typer.Option(envvar="MLFLOW_TRACKING_URI", help="MLflow; off for none. \\[sqlite in OUT]")
 ]
 Json = Annotated[bool, typer.Option("--json", help="Machine output on stdout, everything else on stderr.")]
 SweepName = Annotated[str, typer.Argument(metavar="SWEEP", help="A sweep that ships with the package, or a YAML file.")]
@@ -78,12 +78,14 @@ def space_command(sweep: SweepName, as_json: Json = False) -> None:
         narrator.status("reading the sweep")
         config = open_sweep(sweep)
         from nas.data import load
+        from nas.seeds import seeds_of
         from nas.survey import lines, survey
-        from searchspace.space import Space
+        from searchspace.spaces import open_space
 
         data = load(config.data, seed=config.seed)
         narrator.status("drawing members of the space")
-        space = Space(config.space, input=data.input, classes=data.classes)
+        space = open_space(config.space, input=data.input, classes=data.classes)
+        seeds_of(config, data)
         report = survey(space, config.limits, rng=Random(config.seed))
     if as_json:
         emit(report.to_json())
@@ -96,7 +98,7 @@ def space_command(sweep: SweepName, as_json: Json = False) -> None:
 @app.command("search")
 def search_command(
     sweep: SweepName,
-    out: Annotated[Path | None, typer.Option(help="Where results go; again there, it goes on. [runs/NAME]")] = None,
+    out: Annotated[Path | None, typer.Option(help="Where results go; again there, it goes on. \\[runs/NAME]")] = None,
     trials: Annotated[int | None, typer.Option(min=1, help="Trials in all.")] = None,
     hours: Annotated[float | None, typer.Option(min=0.0, help="Stop proposing after so many hours.")] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Epochs a trial trains for.")] = None,
@@ -216,50 +218,59 @@ def front_command(
 
 @app.command("cost")
 def cost_command(
-    architecture: Annotated[Path, typer.Argument(help="An architecture as JSON, or a network (.safetensors).")],
+    network: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="NETWORK",
+            help="A published network (--list shows them), or a file: an architecture as JSON, a network "
+            "(.safetensors). A name beats a file of that name: ./NAME is the file. With --trial, a sweep's OUT.",
+            show_default=False,
+        ),
+    ] = None,
+    more: Annotated[list[str] | None, typer.Argument(metavar="[NAME=VALUE]...", hidden=True)] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="NAME=VALUE ...", help="Settings of a published network.")
+    ] = None,
+    input: Annotated[
+        str | None, typer.Option(metavar="SIZES", help="Such as 3x224x224, or 3x8x224x224 for video; else the paper's.")
+    ] = None,
+    classes: Annotated[int | None, typer.Option(min=1, help="Width of the classifier; else the paper's.")] = None,
+    trial: Annotated[int | None, typer.Option(help="A trial of the sweep in OUT.")] = None,
+    every: Annotated[
+        bool, typer.Option("--list", help="Every published network, and what is printed for it elsewhere.")
+    ] = False,
+    markdown: Annotated[bool, typer.Option("--markdown", help="With --list: the table of docs/networks.md.")] = False,
     as_json: Json = False,
 ) -> None:
-    """What a network costs, before any training."""
-    from dataclasses import asdict
+    """What a network costs before any training, and the design principles that it breaks."""
+    if (network is None) != every or (markdown and not every):
+        raise typer.BadParameter("give either a NETWORK or --list; --markdown goes with --list.")
+    if trial is not None and (settings or more or input or classes):
+        raise typer.BadParameter("--trial says all of its network: --set, --input and --classes do not go with it.")
+    from experiments.terminal import Narrator
 
-    from searchspace.architecture import ArchitectureError
-    from searchspace.cost import cost
-    from searchspace.notation import from_json, words
+    with Narrator() as narrator:
+        narrator.status("loading the libraries")
+        if network is None:
+            from experiments import network_table
+            from searchspace.published.printed import rows
 
-    if architecture.suffix == ".safetensors":
-        from searchspace.checkpoint import load
+            narrator.status("costing the published networks")
+            table = list(rows())
+        else:
+            from experiments.cost import lines, record
+            from experiments.named import find, read_trial
 
-        found = load(architecture).architecture
+            words = [*(settings or []), *(more or [])]
+            found = find(network, words, input, classes) if trial is None else read_trial(Path(network), trial)
+    if network is None and as_json:
+        emit(network_table.record(table))
+    elif network is None:
+        print(network_table.markdown(table) if markdown else network_table.text(table))
+    elif as_json:
+        emit(record(found))
     else:
-        try:
-            record = json.loads(architecture.read_text())
-        except OSError as error:
-            raise ArchitectureError(f"{architecture}: must be a readable file ({error.strerror}).") from None
-        except (ValueError, RecursionError) as error:
-            raise ArchitectureError(f"{architecture}: must be JSON ({error}).") from None
-        try:
-            found = from_json(record)
-        except ArchitectureError as error:
-            raise ArchitectureError(f"{architecture}: {error}") from None
-    price = cost(found)
-    if as_json:
-        emit({"format": "cost/1", "digest": found.digest, **asdict(price)})
-        return
-    print(words(found))
-    for name, value in asdict(price).items():
-        text = " x ".join(map(str, value)) if isinstance(value, tuple) else f"{value:,}"
-        print(f"{name:<18}{text:>16}{UNITS[name]}")
-
-
-UNITS = {
-    "flops": "   fvcore's total: 1 multiply-add = 1, norms and pools included",
-    "macs": "   multiply-adds of convolutions and linear layers: what papers print as FLOPs",
-    "params": "   trainable",
-    "activations": "   elements put out by convolutions and linear layers",
-    "peak_activations": "   most elements one layer reads and writes",
-    "interactions": "   pairs of input channels joined by a filter",
-    "receptive_field": "   of the last map before global pooling",
-}
+        print("\n".join(lines(found)))
 
 
 @app.command("train")
@@ -267,7 +278,7 @@ def train_command(
     out: OutFolder,
     trial: Annotated[int, typer.Option(help="The trial to train again.")],
     seeds: Annotated[int, typer.Option(min=1, help="How many fresh seeds.")] = 3,
-    epochs: Annotated[int | None, typer.Option(min=1, help="Epochs of each. [the sweep's]")] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Epochs of each. \\[the sweep's]")] = None,
     address: Address = None,
     tracking_uri: TrackingUri = None,
     as_json: Json = False,
@@ -404,7 +415,7 @@ def main() -> None:
 
 USER_ERRORS = {
     "nas.sweep.SweepError": 2,
-    "nas.data.DataError": 2,
+    "nas.resident.DataError": 2,
     "nas.training.TrainingError": 2,
     "searchspace.choices.SpaceError": 2,
     "searchspace.fields.ArchitectureError": 2,

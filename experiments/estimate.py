@@ -9,18 +9,20 @@ from random import Random
 from nas.data import load
 from nas.latency import one_thread
 from nas.quantities import duration, short
+from nas.seeds import seeds_of
 from nas.survey import survey
 from nas.sweep import Sweep
 from nas.train import train
 from searchspace.cost import cost
 from searchspace.network import build
-from searchspace.space import Space
+from searchspace.spaces import open_space
 
 
 def estimate(sweep: Sweep) -> tuple[list[str], dict[str, object]]:
     """(lines for people, record) of the expected cost. Trainings are taken to cost three forward passes an image."""
     data = load(sweep.data, seed=sweep.seed)
-    space = Space(sweep.space, input=data.input, classes=data.classes)
+    space = open_space(sweep.space, input=data.input, classes=data.classes)
+    seeds = [cost(seed.architecture).macs for seed in seeds_of(sweep, data)]
     rng = Random(sweep.seed)
     report = survey(space, sweep.limits, rng=rng)
     members = [space.sample(rng) for _ in range(200)]
@@ -37,7 +39,8 @@ def estimate(sweep: Sweep) -> tuple[list[str], dict[str, object]]:
     bounds = (sweep.budget.trials, sweep.budget.epochs and sweep.budget.epochs // sweep.training.epochs)
     trials = min((bound for bound in bounds if bound is not None), default=0)
     trial_s = epoch_s * sweep.training.epochs
-    work = 3.0 * macs * data.sizes["train"] * sweep.training.epochs
+    images = 3.0 * data.sizes["train"] * sweep.training.epochs
+    work = macs * images
     record: dict[str, object] = {
         "format": "estimate/1",
         "trials": trials or None,
@@ -46,6 +49,7 @@ def estimate(sweep: Sweep) -> tuple[list[str], dict[str, object]]:
         "seconds_per_trial": trial_s,
         "worker_hours": trials * trial_s / 3600,
         "multiply_adds": trials * work,
+        "seed_multiply_adds": sum(seeds) * images,
         "feasible": report.feasible,
     }
     lines = [
@@ -58,4 +62,6 @@ def estimate(sweep: Sweep) -> tuple[list[str], dict[str, object]]:
             f"the sweep  {trials} trials: {duration(trials * trial_s)} of one such worker, {short(trials * work)} "
             "multiply-adds of training",
         ]
+    if seeds:
+        lines += [f"the seeds  {len(seeds)} published networks: {short(sum(seeds) * images)} multiply-adds of training"]
     return lines, record

@@ -17,6 +17,7 @@ from nas.quantities import duration, short
 from nas.results import Result
 from nas.search import Outcome, Status, search
 from nas.sweep import Sweep
+from searchspace.named import call
 
 LINE = 160  # characters of a trial's line
 
@@ -28,11 +29,13 @@ def describe(sweep: Sweep, out: Path) -> list[str]:
         limits.append(f"latency <= {sweep.limits.latency_ms:g} ms")
     bounds = {name: getattr(sweep.budget, name) for name in ("trials", "epochs", "hours", "gpu_hours")}
     budget = [f"{bound} {name}" for name, bound in bounds.items() if bound is not None]
+    seeds = [f"seeds      {', '.join(map(call, sweep.seeds))}, trained first"] if sweep.seeds else []
     return [
         f"sweep      {sweep.name} on {sweep.data}, into {out}",
         f"objectives {', '.join(sweep.objectives)}",
         f"limits     {', '.join(limits) or 'none'}",
         f"budget     {', '.join(budget)} of {sweep.training.epochs} epochs, proposed by {sweep.sampler}",
+        *seeds,
     ]
 
 
@@ -65,7 +68,7 @@ class _Watch:
 
     def __call__(self, status: Status) -> None:
         if self.done_before is None:
-            self.done_before = status.done - len(status.new)
+            self.done_before = status.done - sum(row.kind == "trial" for row in status.new)
         members = {row.trial for row in status.front}
         for row in status.new:
             self.narrator.say(_trial_line(row, row.trial in members))
@@ -85,7 +88,7 @@ class _Watch:
 
 
 def _trial_line(row: Result, on_front: bool) -> str:
-    name = f"trial-{row.trial:04d}"
+    name = row.title
     if row.state != "complete":
         late = f"latency {row.values.get('latency_ms', 0):.3g} ms is over the limit"
         return f"! {name}  {row.state}: {(row.error or late).splitlines()[0]}"[:LINE]
@@ -96,9 +99,13 @@ def _trial_line(row: Result, on_front: bool) -> str:
 def show_outcome(outcome: Outcome) -> None:
     """The front, and where to look."""
     out = outcome.out
-    states = Counter(row.state for row in outcome.results)
+    rows = list({row.trial: row for row in outcome.results}.values())
+    states, seeds = Counter(row.state for row in rows), sum(row.kind == "seed" for row in rows)
     stopped = f", {states['stopped']} stopped by the latency limit" if states["stopped"] else ""
-    print(f"\nPareto front of {states.total()} trials ({states['failed']} failed{stopped}); {outcome.ended}.\n")
+    known = f" and {seeds} published" if seeds else ""
+    print(
+        f"\nPareto front of {len(rows) - seeds} trials{known} ({states['failed']} failed{stopped}); {outcome.ended}.\n"
+    )
     late = [row.values["latency_ms"] for row in outcome.results if row.state == "stopped"]
     if late and not outcome.front:
         limit = outcome.sweep.limits.latency_ms

@@ -10,7 +10,7 @@ from pathlib import Path
 from torch import Tensor
 
 from nas.data import Resident, Split, load
-from nas.folder import find_trial, read_front, read_sweep_of, weights, write_json
+from nas.folder import find_trial, read_front, read_sweep_of, stem, weights, write_json
 from nas.search import open_tracker
 from nas.sweep import SweepError
 from nas.train import evaluate, resized
@@ -58,8 +58,7 @@ def prune_dead(
             record[f"{split}_accuracy_before"], record[f"{split}_accuracy_after"] = before, after
             values["accuracy" if split == "val" else "test_accuracy"] = after
     folder = out / "pruned"
-    stem = f"trial-{trial:04d}"
-    paths = [folder / f"{stem}.safetensors", folder / f"{stem}.architecture.json", folder / f"{stem}.json"]
+    paths = [folder / f"{stem(trial)}.{kind}" for kind in ("safetensors", "architecture.json", "json")]
     save(paths[0], pruned.network, {"proof": json.dumps(asdict(pruned.proof))})
     write_json(paths[1], to_json(pruned.architecture))
     write_json(paths[2], record)

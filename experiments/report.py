@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -23,8 +24,10 @@ def write_report(outcome: Outcome) -> list[Path]:
         limits["latency_ms"] = outcome.sweep.limits.latency_ms
     figure = front_figure(outcome.results, outcome.objectives, limits)
     corner = ", ".join(f"{name} {short(value)}" for name, value in outcome.reference.items())
+    counts = Counter(r.kind for r in {r.trial: r for r in outcome.results}.values())
+    known = f" and {counts['seed']} published" if counts["seed"] else ""
     note = (
-        f"{len({r.trial for r in outcome.results})} trials of {outcome.sweep.training.epochs} epochs on "
+        f"{counts['trial']} trials{known}, of {outcome.sweep.training.epochs} epochs on "
         f"{outcome.sweep.data}, one seed each; accuracy on validation data; hypervolume measured from {corner}."
     )
     out = outcome.out
@@ -47,5 +50,6 @@ def front_table(members: Sequence[Result], objectives: Sequence[Objective]) -> s
         accuracy = f"{row.values['accuracy']:.3f}" if "accuracy" in row.values else "-"
         test = [f"{row.values['test_accuracy']:.3f}" if "test_accuracy" in row.values else "-"] if tested else []
         prices = [short(row.values[name]) if name in row.values else "-" for name in costs]
-        rows.append([str(row.trial), accuracy, *test, *prices, row.words])
+        words = f"{row.name}: {row.words}" if row.name else row.words
+        rows.append([str(row.trial), accuracy, *test, *prices, words])
     return table(head, rows)

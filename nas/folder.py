@@ -78,7 +78,12 @@ def weights(out: Path, trial: int) -> Path:
 
 def checkpoint(out: Path, trial: int) -> Path:
     """Where a trial's training is kept while it runs."""
-    return out.resolve() / "checkpoints" / f"trial-{trial:04d}"
+    return out.resolve() / "checkpoints" / stem(trial)
+
+
+def stem(trial: int) -> str:
+    """What the files of a trial are called: trial-0003, or, of a published network beside the study, seed-0001."""
+    return f"trial-{trial:04d}" if trial >= 0 else f"seed-{-trial:04d}"
 
 
 def _cut(value: object) -> str:

@@ -46,6 +46,7 @@ class Job:
 
     trial: int
     kind: str = "trial"
+    name: str = ""
     architecture: dict[str, object]
     choices: dict[str, object] | None = None
     words: str = ""
@@ -167,6 +168,7 @@ def answer(
     return Result(
         trial=job.trial,
         kind=job.kind,
+        name=job.name,
         digest=job.digest,
         architecture=job.architecture,
         choices=job.choices,

@@ -133,21 +133,23 @@ def hypervolume_history(
 ) -> list[tuple[int, float]]:
     """(number of finished trials, hypervolume so far) after each trial that finished, in the order of `results`.
 
-    A trial is finished when it is fully trained, stopped or failed; a rung it passed on the way does not count. One
-    reference holds for the whole history (`reference_point` of all results unless given), so values never fall.
+    A trial is finished when it is fully trained, stopped or failed; a rung it passed on the way does not count. Seeds
+    add volume but are not counted: those before the first trial stand at 0. One reference holds for the whole history
+    (`reference_point` of all results unless given), so values never fall.
     """
     rows = list(results)
     corner = reference if reference is not None else reference_point(rows, objectives)
     finished: set[int] = set()
     members: list[Result] = []
     value = 0.0
-    history: list[tuple[int, float]] = []
+    history: dict[int, float] = {}
     for row in rows:
         if row.kind == "final" or not (row.final or row.state != "complete") or row.trial in finished:
             continue
-        finished.add(row.trial)
+        if row.kind != "seed":
+            finished.add(row.trial)
         grown = front([*members, row], objectives)
         if grown != members:
             members, value = grown, hypervolume(grown, objectives, corner)
-        history.append((len(finished), value))
-    return history
+        history[len(finished)] = value
+    return list(history.items())

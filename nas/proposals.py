@@ -20,8 +20,8 @@ from optuna.trial import FrozenTrial, TrialState
 from nas.sweep import Limits
 from searchspace.architecture import ArchitectureError
 from searchspace.choices import SpaceError, Value
+from searchspace.codes import Candidate, Code, Codes
 from searchspace.cost import Cost, cost
-from searchspace.space import Candidate, Code, Space
 
 SPREAD = 8  # draws, of which the one that shows most new values starts a sampler that learns
 START = 20  # trials by which every value of every choice should have been seen
@@ -65,10 +65,11 @@ class Proposals(BaseSampler):
     While the inner sampler has no model yet, and for at most `START` trials while some value of a choice was not shown,
     each point is, of `spread` uniform draws, the one that shows most that is new; with a spread of 1 a plain draw.
     After `study.ask(fixed_distributions=proposals.distributions)` the proposal is in `candidate`, its cost in `cost`.
+    What is put into `given` is the next proposal, whatever the sampler would say.
     """
 
     def __init__(
-        self, space: Space, limits: Limits, inner: BaseSampler, rng: Random, seen: set[str], spread: int = SPREAD
+        self, space: Codes, limits: Limits, inner: BaseSampler, rng: Random, seen: set[str], spread: int = SPREAD
     ) -> None:
         self.space, self.limits, self.inner, self.rng, self.seen = space, limits, inner, rng, seen
         if not space.choices:
@@ -76,6 +77,7 @@ class Proposals(BaseSampler):
         self.spread = spread
         self._shown: set[tuple[str, Value]] = set()
         self.counts = Counts()
+        self.given: Candidate | None = None
         self.candidate: Candidate | None = None
         self.cost: Cost | None = None
         self.distributions: dict[str, BaseDistribution] = {
@@ -112,6 +114,9 @@ class Proposals(BaseSampler):
         self.inner.after_trial(study, trial, state, values)
 
     def _propose(self, study: Study, trial: FrozenTrial) -> tuple[Candidate, Cost]:
+        if self.given is not None:
+            given, self.given = self.given, None
+            return given, cost(given.architecture)
         start: Code = {}
         for _ in range(ASKS):
             self.counts.asked += 1

@@ -48,10 +48,12 @@ class Result:
     interactions, latency_ms; `accuracy` is missing where nothing was trained. `final` is true once fully trained.
     `state`: complete (reached its epoch), stopped (ended on purpose: a limit, a rung), failed (`error` says why).
     `choices` is the point of the space, None for what the space does not hold. `parent` is a trial number.
+    `name` is that of a published network; one that the study does not know has a `trial` below 0.
     """
 
     trial: int
     kind: str = "trial"
+    name: str = ""
     digest: str
     architecture: dict[str, object]
     choices: dict[str, object] | None = None
@@ -68,6 +70,12 @@ class Result:
     error: str | None = None
     checkpoint: str | None = None
     format: str = field(default=FORMAT, init=False)
+
+    @property
+    def title(self) -> str:
+        """What people see: trial-0003, final-0003, or the name of a published network."""
+        number = self.name or f"{self.trial:04d}"
+        return number if self.name and self.kind == "seed" else f"{self.kind}-{number}"
 
     def to_json(self) -> dict[str, object]:
         return asdict(self)

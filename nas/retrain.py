@@ -13,7 +13,7 @@ from pathlib import Path
 from statistics import mean, stdev
 
 from nas.data import mix
-from nas.folder import find_trial, read_sweep_of, write_json
+from nas.folder import find_trial, read_sweep_of, stem, write_json
 from nas.jobs import Job
 from nas.results import Result
 from nas.search import open_pool, open_tracker
@@ -85,6 +85,7 @@ def retrain(
         Job(
             trial=i,
             kind="final",
+            name=row.name,
             architecture=row.architecture,
             choices=row.choices,
             words=row.words,
@@ -96,7 +97,7 @@ def retrain(
             seed=mix(sweep.seed, SEED_STREAM, number, i),
             until=training.epochs,
             parent=number,
-            checkpoint=str((folder / f"trial-{number:04d}-seed-{i}-of-{training.epochs}-epochs").resolve()),
+            checkpoint=str((folder / f"{stem(number)}-seed-{i}-of-{training.epochs}-epochs").resolve()),
             train=sweep.train,
             evaluate_test=True,
         )
@@ -120,7 +121,7 @@ def retrain(
         failures=tuple((r.error or r.state).splitlines()[0] for r in done if r.state != "complete"),
         checkpoints=tuple(r.checkpoint for r in good if r.checkpoint),
     )
-    write_json(folder / f"trial-{number:04d}.json", found.to_json())
+    write_json(folder / f"{stem(number)}.json", found.to_json())
     if tracker:
         for r in done:
             tracker.log_run("final", replace(r, trial=number), {"retrains": number, "epochs": training.epochs})

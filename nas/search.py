@@ -24,6 +24,7 @@ from nas.pareto import OBJECTIVES, Objective, front, hypervolume, hypervolume_hi
 from nas.proposals import SAMPLERS, SPREAD, Counts, Proposals, SpaceFull
 from nas.provenance import provenance
 from nas.results import Result, Results, Worker
+from nas.seeds import Seed, seeds_of
 from nas.study import open_study, reconcile, tell
 from nas.survey import Range, Survey, miss, survey
 from nas.sweep import Sweep, SweepError, Workers
@@ -33,16 +34,19 @@ from nas.training import TrainingError
 from nas.workers import InProcessPool, Pool, RayPool
 from searchspace.checkpoint import CheckpointError
 from searchspace.checkpoint import load as load_network
+from searchspace.choices import SpaceError
+from searchspace.codes import Candidate, Codes
 from searchspace.cost import Cost, cost
 from searchspace.notation import to_json
-from searchspace.space import Candidate, Space
+from searchspace.spaces import open_space
 
 REQUEUES = 3  # of a trial whose driver died; then it is recorded as failed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Status:
-    """Where a search stands. `new` came in since the last status; `total` is None without a budget of trials."""
+    """Where a search stands, in trials: seeds are not counted. `new` came in since the last status, seeds too; `total`
+    is None without a budget of trials."""
 
     total: int | None
     done: int
@@ -94,7 +98,8 @@ def search(
     `watch` is called twice a second, or after each job in process; `say` gets lines for people, from any thread.
     `pool` replaces the workers of the sweep and stays open. `report` makes files of the outcome (pictures), which
     MLflow then keeps with the front.
-    Raises `SweepError` for a sweep that cannot start: a limit out of reach, another sweep's folder, a folder in use.
+    Raises `SweepError` for a sweep that cannot start: a limit out of reach, a seed that does not fit the data,
+    another sweep's folder, a folder in use.
     """
     out = Path(out)
     with held(out):
@@ -104,13 +109,14 @@ def search(
         except WorkersError as error:
             raise SweepError([f"train: {error}"]) from None
         data = load(sweep.data, seed=sweep.seed)
-        space = Space(sweep.space, input=data.input, classes=data.classes)
+        space = open_space(sweep.space, input=data.input, classes=data.classes)
+        seeds = seeds_of(sweep, data)
         found = _surveyed(sweep, space, out)
         refuse_other_data(out, data.fingerprint)
         write_json(out / "sweep.json", sweep.to_json())
         tracker = open_tracker(sweep, out, {**provenance(), "data": data.fingerprint, "seed": str(sweep.seed)}, say)
         with Results(out / "results.jsonl") as table, Interrupts() as interrupts:
-            run = _Search(sweep, out, space, data, found, tracker, table, say)
+            run = _Search(sweep, out, space, seeds, data, found, tracker, table, say)
             with nullcontext(pool) if pool else open_pool(sweep.workers, sweep.train) as workers:
                 run.loop(workers, watch, interrupts)
             outcome = run.outcome()
@@ -150,7 +156,8 @@ class _Search:
         self,
         sweep: Sweep,
         out: Path,
-        space: Space,
+        space: Codes,
+        seeds: list[Seed],
         data: Data,
         report: Survey,
         tracker: Tracker | None,
@@ -167,7 +174,8 @@ class _Search:
         begun = len(self.study.get_trials(deepcopy=False))
         rng = Random(mix(sweep.seed, begun))  # another stream on every start: a repeated one repeats proposals
         inner = SAMPLERS[sweep.sampler](rng.getrandbits(31))
-        seen = {row.digest for row in self.table}
+        self.published = {seed.architecture.digest: seed for seed in seeds}
+        seen = {row.digest for row in self.table} | self.published.keys()
         spread = 1 if sweep.sampler == "random" else SPREAD
         self.proposals = Proposals(space, sweep.limits, inner, rng, seen, spread)
         self.study.sampler = self.proposals
@@ -177,10 +185,11 @@ class _Search:
         self.new: list[Result] = []
         self.ended = "the budget is spent"
         self.interrupted = False
-        self.trials: dict[int, Trial] = {}
+        self.trials: dict[int, Trial | int] = {}
         latest = self.table.latest()
         orphans = reconcile(self.study, latest, self.objectives, self.proposals.distributions, sweep.limits.latency_ms)
         self.waiting = [self._again(trial.number, trial.params) for trial in orphans]
+        self._sow(seeds)
         self._give_up()
         if tracker:
             tracker.start_sweep(sweep.to_json(), report.to_json(), cost=self._cost_axis())
@@ -196,9 +205,9 @@ class _Search:
             while True:
                 capacity = pool.capacity
                 room = capacity + (capacity > 1)  # one waits at the door, so that no worker does
-                while len(self.in_flight) < room and (self.waiting or (not full and self._affordable())):
+                while len(self.in_flight) < room and (self.waiting or self.seeds or (not full and self._affordable())):
                     try:
-                        job = self.waiting.pop(0) if self.waiting else self._propose()
+                        job = self._next()
                     except SpaceFull as error:
                         full, self.ended = True, str(error)
                         break
@@ -217,17 +226,49 @@ class _Search:
             self.study.set_user_attr("requeued", {})  # no fault of the trials'
 
     def _affordable(self) -> bool:
-        """Whether the budget allows one more trial beside those in flight."""
-        budget, flying = self.sweep.budget, len(self.in_flight)
-        rows = self.table.latest().values()
+        """Whether the budget allows one more trial beside those in flight. Seeds cost GPU hours alone."""
+        budget, flying = self.sweep.budget, sum(job.kind == "trial" for job in self.in_flight.values())
+        rows = self._trials()
         epochs = sum(row.epoch for row in rows) + flying * self.sweep.training.epochs
-        gpu_hours = sum(row.seconds for row in rows) * self.sweep.workers.gpus_per_trial / 3600
+        seconds = sum(row.seconds for row in self.table.latest().values())
+        gpu_hours = seconds * self.sweep.workers.gpus_per_trial / 3600
         return (
             (budget.trials is None or len(rows) + flying < budget.trials)
             and (budget.epochs is None or epochs + self.sweep.training.epochs <= budget.epochs)
             and (budget.hours is None or time.monotonic() - self.started < budget.hours * 3600)
             and (budget.gpu_hours is None or gpu_hours < budget.gpu_hours)
         )
+
+    def _trials(self) -> list[Result]:
+        """The last record of each trial; seeds are none."""
+        return [row for row in self.table.latest().values() if row.kind == "trial"]
+
+    def _next(self) -> Job:
+        """What was begun before, then the seeds, then new trials. Raises `SpaceFull`."""
+        if self.waiting:
+            return self.waiting.pop(0)
+        return self._plant(*self.seeds.pop(0)) if self.seeds else self._propose()
+
+    def _sow(self, seeds: list[Seed]) -> None:
+        """Line up the seeds that are not in the table; those that a dead driver left wait to be run again."""
+        known = {row.digest for row in self.table} | {job.digest for job in self.waiting}
+        begun = self.study.user_attrs.get("seeds", [])
+        self.seeds = [(-number, seed) for number, seed in enumerate(seeds, 1) if seed.architecture.digest not in known]
+        self.waiting += [self._beside(number, seed) for number, seed in self.seeds if number in begun]
+        self.seeds = [(number, seed) for number, seed in self.seeds if number not in begun]
+
+    def _plant(self, number: int, seed: Seed) -> Job:
+        """The job of a seed: a trial that the sampler learns from where the space holds it, else beside the study."""
+        try:
+            code = self.space.encode(seed.architecture)
+        except SpaceError:
+            self.study.set_user_attr("seeds", [*self.study.user_attrs.get("seeds", []), number])
+            return self._beside(number, seed)
+        self.proposals.given = Candidate(code, seed.architecture)
+        return self._propose()
+
+    def _beside(self, number: int, seed: Seed) -> Job:
+        return self._job(number, Candidate({}, seed.architecture), cost(seed.architecture))
 
     def _propose(self) -> Job:
         """A new trial of the study. Raises `SpaceFull`."""
@@ -257,10 +298,13 @@ class _Search:
 
     def _job(self, number: int, candidate: Candidate, price: Cost) -> Job:
         architecture = candidate.architecture
+        seed = self.published.get(architecture.digest)
         return Job(
             trial=number,
+            kind="seed" if seed else "trial",
+            name=seed.name if seed else "",
             architecture=to_json(architecture),
-            choices=dict(candidate.code),
+            choices=dict(candidate.code) or None,
             words=str(architecture),
             digest=architecture.digest,
             values=price.values(),
@@ -279,8 +323,9 @@ class _Search:
         """On disk first; then the study, the front and MLflow hear of it."""
         self.table.append(result)
         self.new.append(result)
-        trial = self.trials.pop(result.trial, None)
-        tell(self.study, trial or result.trial, result, self.objectives, self.sweep.limits.latency_ms)
+        if result.trial >= 0:
+            trial = self.trials.pop(result.trial, result.trial)
+            tell(self.study, trial, result, self.objectives, self.sweep.limits.latency_ms)
         if self.tracker:
             self.tracker.log_trial(result)
         moved = front([*self.front, result], self.objectives)
@@ -301,7 +346,7 @@ class _Search:
                 path.unlink(missing_ok=True)
 
     def _status(self) -> Status:
-        rows = list(self.table.latest().values())
+        rows = self._trials()
         new, self.new = tuple(self.new), []
         return Status(
             total=self.sweep.budget.trials,
@@ -366,7 +411,7 @@ class _Search:
                     network = load_network(weights(self.out, row.trial))
                     values["test_accuracy"] = evaluate(network, self.data, "test")[1]
                 except (CheckpointError, TrainingError) as error:
-                    self.say(f"trial-{row.trial:04d} has no test accuracy: {error}")
+                    self.say(f"{row.title} has no test accuracy: {error}")
             members.append(replace(row, values=values))
         return members
 
@@ -380,7 +425,7 @@ class _Search:
         write_json(self.out / "front.json", record)
 
 
-def _surveyed(sweep: Sweep, space: Space, out: Path) -> Survey:
+def _surveyed(sweep: Sweep, space: Codes, out: Path) -> Survey:
     """The space's report, made once a folder. Raises `SweepError` where the limits cannot be reached."""
     path = out / "space.json"
     if path.exists():

@@ -13,8 +13,8 @@ from random import Random
 
 from nas.quantities import short
 from nas.sweep import Limits
+from searchspace.codes import Candidate, Codes
 from searchspace.cost import COUNTS, Cost, cost
-from searchspace.space import Candidate, Space
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +51,7 @@ class Survey:
         return {"format": "survey/1", **asdict(self), "reachable": self.reachable}
 
 
-def survey(space: Space, limits: Limits, *, rng: Random, draws: int = 1_000, seconds: float = 3.0) -> Survey:
+def survey(space: Codes, limits: Limits, *, rng: Random, draws: int = 1_000, seconds: float = 3.0) -> Survey:
     """Draw up to `draws` members, for up to `seconds`, then push each cost to its ends by single changes.
 
     The ends of `costs` are the smallest and largest found, not proven; the median is that of the feasible draws.
@@ -85,7 +85,7 @@ def survey(space: Space, limits: Limits, *, rng: Random, draws: int = 1_000, sec
     )
 
 
-def _range(space: Space, name: str, feasible: list[tuple[Candidate, Cost]], limits: Limits, rng: Random) -> Range:
+def _range(space: Codes, name: str, feasible: list[tuple[Candidate, Cost]], limits: Limits, rng: Random) -> Range:
     feasible = sorted(feasible, key=lambda pair: getattr(pair[1], name))
 
     def end(pair: tuple[Candidate, Cost], sign: int) -> float:
@@ -97,7 +97,7 @@ def _range(space: Space, name: str, feasible: list[tuple[Candidate, Cost]], limi
 
 
 def _descend(
-    space: Space,
+    space: Codes,
     pair: tuple[Candidate, Cost],
     limits: Limits,
     rng: Random,

@@ -18,7 +18,9 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from nas.pareto import OBJECTIVES
 from nas.quantities import count, milliseconds
 from nas.training import Training, TrainingError
-from searchspace.choices import Place, SpaceError, meant, read
+from searchspace.choices import Place, SpaceError, meant
+from searchspace.named import read_network
+from searchspace.spaces import check_space
 
 if TYPE_CHECKING:
     from searchspace.cost import Cost
@@ -82,7 +84,10 @@ class Tracking:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sweep:
-    """The whole run. `space` is a space file's mapping; `storage` None is a journal beside the results."""
+    """The whole run. `space` is a space file's mapping; `storage` None is a journal beside the results.
+
+    `seeds` are published networks, each a mapping of `network` and its arguments.
+    """
 
     name: str
     data: str
@@ -97,6 +102,7 @@ class Sweep:
     seed: int = 0
     train: str = "nas.train:train"
     storage: str | None = None
+    seeds: tuple[Mapping[str, object], ...] = ()
 
     def to_json(self) -> dict[str, object]:
         """Plain data that says all of the sweep."""
@@ -110,9 +116,14 @@ class Sweep:
         parts = {"limits": Limits, "budget": Budget, "training": Training, "workers": Workers, "tracking": Tracking}
         try:
             values = {k: parts[k](**v) if k in parts else v for k, v in record.items() if k != "format"}
-            return cls(**{**values, "objectives": tuple(values["objectives"])})
+            seeds = tuple(_tuples(seed) for seed in values.get("seeds", ()))
+            return cls(**{**values, "objectives": tuple(values["objectives"]), "seeds": seeds})
         except (TypeError, KeyError, AttributeError) as error:
             raise SweepError([f"A sweep must have all its parts ({error})."]) from None
+
+
+def _tuples(record: Mapping[str, object]) -> dict[str, object]:
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in record.items()}
 
 
 def _objectives(value: object) -> tuple[str, ...]:
@@ -193,6 +204,7 @@ class _SweepFile(_Model):
     seed: int = Field(default=0, ge=0, le=2**32 - 1)
     train: str = Field(default="nas.train:train", pattern=r"^[\w.]+:\w+$")
     storage: str | None = None
+    seeds: Annotated[object, Field(default_factory=list)]
 
 
 def read_sweep(path: Path, spaces: Mapping[str, Path] | None = None) -> Sweep:
@@ -208,9 +220,11 @@ def read_sweep(path: Path, spaces: Mapping[str, Path] | None = None) -> Sweep:
     if space is not None:
         prefix: Place = ("space",) if where == path else ()
         try:
-            read(space, {})
+            check_space(space)
         except SpaceError as error:
             faults += [_fault(where, space_text, (*prefix, *place), rule) for place, rule in error.problems]
+    seeds, problems = _seeds(record.get("seeds", []))
+    faults += [_fault(path, text, place, rule) for place, rule in problems]
     training = Training()
     if model is not None:
         try:
@@ -238,6 +252,7 @@ def read_sweep(path: Path, spaces: Mapping[str, Path] | None = None) -> Sweep:
         seed=model.seed,
         train=model.train,
         storage=model.storage,
+        seeds=seeds,
     )
 
 
@@ -297,6 +312,14 @@ def _space(
     except SweepError as error:
         faults += error.faults
         return path, text, None
+
+
+def _seeds(value: object) -> tuple[tuple[dict[str, object], ...], list[tuple[Place, str]]]:
+    """(mappings, problems) of the published networks in `seeds`."""
+    if not isinstance(value, list):
+        return (), [(("seeds",), f"must be a list of published networks (got {value!r})")]
+    read = [read_network(item, ("seeds", number)) for number, item in enumerate(value)]
+    return tuple(record for record, _ in read), [problem for _, problems in read for problem in problems]
 
 
 def _place(loc: tuple[int | str, ...]) -> Place:

@@ -357,8 +357,7 @@ def _key(result: Result) -> Key:
 
 
 def _name(result: Result) -> str:
-    seed = f"-seed-{result.seed}" if result.kind == "final" else ""
-    return f"{result.kind}-{result.trial:04d}{seed}"
+    return result.title + (f"-seed-{result.seed}" if result.kind == "final" else "")
 
 
 def _tag(name: str) -> str:

@@ -7,7 +7,7 @@ Illegal architectures cannot be constructed: `ArchitectureError` says the rule, 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property, lru_cache
 
@@ -61,6 +61,8 @@ __all__ = [
     "Site",
     "SqueezeExcite",
     "Tap",
+    "after",
+    "assembled",
     "axes",
     "children",
     "halved",
@@ -293,6 +295,14 @@ class Architecture:
         from searchspace.notation import words
 
         return words(self)
+
+
+def assembled(input: tuple[int, ...], parts: Iterable[Node], output: Shape) -> Architecture:
+    """The architecture of `parts` in a chain, each walked already by who gives them, the last to `output`."""
+    architecture = object.__new__(Architecture)
+    for name, value in (("input", input), ("body", Chain(tuple(parts))), ("output", output)):
+        object.__setattr__(architecture, name, value)
+    return architecture
 
 
 def map_leaves(node: Node, change: dict[tuple[int, ...], Node], index: tuple[int, ...] = ()) -> Node:

@@ -39,9 +39,12 @@ class SpaceError(ValueError):
         super().__init__("; ".join(f"{'.'.join(map(str, place)) or 'space'}: {rule}" for place, rule in problems))
 
 
+MOST = 10**6  # of any width, depth or multiplier: what is larger is a slip, and may not fit a float
+
+
 def _is_whole(least: int) -> Callable[[object], bool]:
     def check(v: object) -> bool:
-        return type(v) is int and v >= least
+        return type(v) is int and least <= v <= MOST
 
     return check
 
@@ -55,7 +58,7 @@ def _is_share(v: object) -> bool:
 
 
 def _is_positive(v: object) -> bool:
-    return type(v) in (int, float) and v > 0  # type: ignore[operator]
+    return type(v) in (int, float) and 0 < v <= MOST  # type: ignore[operator]
 
 
 def _is_odd(v: object) -> bool:
@@ -207,9 +210,13 @@ class Stage:
                 result[name] = next(v for v in values if done is None or self.effect(name, v, setting) == done)
         return result
 
+    def knows(self, block: str) -> bool:
+        """Whether it is one of our own blocks."""
+        return self.blocks[block] is BLOCKS.get(block)
+
     def shows(self, name: str, block: str) -> bool:
         """Whether every value of option `name` that is canonical makes a network of its own, whatever the widths."""
-        if self.blocks[block] is not BLOCKS.get(block) or name in ROUNDED:
+        if not self.knows(block) or name in ROUNDED:
             return False
         if name == "shortcut":
             return block != "inverted_residual"
@@ -323,6 +330,8 @@ class Reader:
         named = record["block"] if isinstance(record["block"], list) else [record["block"]]
         found = {str(name): self.block(name, (*place, "block"), own) for name in named}
         blocks = {name: block for name, block in found.items() if block is not None}
+        if not named:
+            self.fault((*place, "block"), "must offer at least one block (got an empty list)")
         if len(found) < len(named):
             self.fault((*place, "block"), f"must offer different blocks (got {named})")
         defaults = {

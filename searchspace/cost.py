@@ -17,6 +17,7 @@ import warnings
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from math import comb, prod
+from typing import NamedTuple
 
 from torch import nn, zeros
 
@@ -168,7 +169,8 @@ def leaf_cost(leaf: Leaf, before: Shape, after: Shape) -> LeafCost:
 
 def cost(architecture: Architecture) -> Cost:
     """The cost of `architecture`, in about a microsecond for each leaf seen before."""
-    total = _Sum(architecture)
+    channels, *space = architecture.input
+    total = _total(architecture.body, Shape(channels, tuple(space)), True, {})
     return Cost(
         flops=total.flops,
         macs=total.macs,
@@ -177,55 +179,71 @@ def cost(architecture: Architecture) -> Cost:
         peak_activations=total.peak_activations,
         interactions=total.interactions,
         params_without_bn=total.params - total.norm_params,
-        macs_without_classifier=total.macs - total.last_macs,
+        macs_without_classifier=total.macs - (total.last_macs or 0),
         architecture=architecture,
     )
 
 
+class _Total(NamedTuple):
+    """What a node makes and costs. `last_macs` are those of its last weighted layer: 0 in a branch, None without."""
+
+    after: Shape
+    flops: int = 0
+    macs: int = 0
+    params: int = 0
+    norm_params: int = 0
+    activations: int = 0
+    interactions: int = 0
+    peak_activations: int = 0
+    last_macs: int | None = None
+
+
 @lru_cache(maxsize=1 << 17)
-def _site_cost(leaf: Leaf, before: Shape) -> tuple[Shape, LeafCost, int]:
-    """(shape, cost, elements read and written) of a leaf."""
+def _leaf_total(leaf: Leaf, before: Shape) -> _Total:
     shape = after(leaf, before)
-    return shape, leaf_cost(leaf, before, shape), before.elements + shape.elements
+    c = leaf_cost(leaf, before, shape)
+    last = c.macs if isinstance(leaf, language.Conv | language.Linear) else None
+    elements = before.elements + shape.elements
+    return _Total(shape, c.flops, c.macs, c.params, c.norm_params, c.activations, c.interactions, elements, last)
 
 
-class _Sum:
-    """Adds up leaves in order of execution. `last_macs` are the last weighted layer's, 0 where it is in a branch."""
-
-    def __init__(self, architecture: Architecture) -> None:
-        self.flops = self.macs = self.params = self.norm_params = 0
-        self.activations = self.peak_activations = self.interactions = self.last_macs = 0
-        channels, *space = architecture.input
-        self._walk(architecture.body, Shape(channels, tuple(space)), True, False)
-
-    def _walk(self, node: Node, shape: Shape, bare: bool, auxiliary: bool) -> Shape:
-        if isinstance(node, Leaf):
-            result, leaf, elements = _site_cost(node, shape)
-            self.params += leaf.params
-            self.norm_params += leaf.norm_params
-            if auxiliary:
-                return result
-            self.flops += leaf.flops
-            self.activations += leaf.activations
-            self.interactions += leaf.interactions
-            if elements > self.peak_activations:
-                self.peak_activations = elements
-            if leaf.macs:
-                self.macs += leaf.macs
-                if isinstance(node, language.Conv | language.Linear):
-                    self.last_macs = leaf.macs if bare else 0
-            return result
-        if isinstance(node, language.Chain):
-            for item in node.items:
-                shape = self._walk(item, shape, bare, auxiliary)
-            return shape
-        if isinstance(node, language.Tap):
-            self._walk(node.head, shape, False, True)
-            return shape
-        shapes = [self._walk(branch, shape, False, auxiliary) for branch in children(node)]
+def _total(node: Node, shape: Shape, bare: bool, known: dict[tuple[int, Shape, bool], _Total]) -> _Total:
+    """The sum below `node`, in order of execution; a node that stands several times is added up once."""
+    if isinstance(node, Leaf):
+        return _leaf_total(node, shape)
+    key = (id(node), shape, bare)
+    if key in known:
+        return known[key]
+    flops = macs = params = norms = activations = interactions = peak = 0
+    last: int | None = None
+    ends: list[Shape] = []
+    chained = isinstance(node, language.Chain)
+    for child in children(node):
+        part = _total(child, shape, bare and chained, known)
+        params += part.params
+        norms += part.norm_params
+        flops += part.flops
+        macs += part.macs
+        activations += part.activations
+        interactions += part.interactions
+        if part.peak_activations > peak:
+            peak = part.peak_activations
+        if part.last_macs is not None:
+            last = part.last_macs if bare and chained else 0
+        if chained:
+            shape = part.after
+        else:
+            ends.append(part.after)
+    if isinstance(node, language.Tap):  # an auxiliary head counts in params alone
+        result = _Total(shape, params=params, norm_params=norms)
+    else:
         if isinstance(node, language.Add):
-            return shapes[0]
-        return Shape(sum(s.channels for s in shapes), shapes[0].space, sum(s.low for s in shapes))
+            shape = ends[0]
+        elif not chained:
+            shape = Shape(sum(s.channels for s in ends), ends[0].space, sum(s.low for s in ends))
+        result = _Total(shape, flops, macs, params, norms, activations, interactions, peak, last)
+    known[key] = result
+    return result
 
 
 def trace_flops(network: nn.Module, input_shape: tuple[int, ...]) -> int:

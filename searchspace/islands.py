@@ -99,7 +99,7 @@ class _Walk:
             if leaf.groups == 1:
                 return self.mixed(site.after)
             if leaf.groups == site.before.channels:  # a filter for each channel, or several
-                return tuple(c for c in read[0] for _ in range(leaf.out // leaf.groups)), ()
+                return _spread((*read[0], *read[1]), site.after)
             return self.grouped(site, leaf.groups, read)
         if isinstance(leaf, language.Shuffle):
             sizes = [len(part) // leaf.groups for part in read]
@@ -123,8 +123,13 @@ class _Walk:
         if earliest is not None and len(apart) > 1 and not _factors(earliest, site):
             self.stacks.append(Stack(site, earliest, len(apart)))
         made = [_Channel(island, earlier or site) for island, earlier in zip(islands, since, strict=True)]
-        high, low = (tuple(c for c in made for _ in range(n // groups)) for n in (site.after.high, site.after.low))
-        return high, low
+        return _spread(made, site.after)
+
+
+def _spread(made: Sequence[_Channel], shape: Shape) -> _Map:
+    """A map of `shape` whose groups are each like one of `made`."""
+    high, low = (tuple(c for c in made for _ in range(n // len(made))) for n in (shape.high, shape.low))
+    return high, low
 
 
 def _joined(node: Node, ends: list[_Map], read: _Map) -> _Map:

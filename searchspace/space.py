@@ -12,9 +12,8 @@ Chains nest alike in all members (stem, stages, head), so members that differ in
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from functools import lru_cache
-from itertools import product
+from itertools import accumulate, product
 from math import prod
 from pathlib import Path
 from random import Random
@@ -35,21 +34,13 @@ from searchspace.architecture import (
     Pool,
     Shape,
     Tap,
+    assembled,
     shape_after,
 )
 from searchspace.blocks import Block, whole_width
 from searchspace.choices import Family, SpaceError, Stage, Value, misplaced, read
-
-Code = dict[str, Value]
-TRIES = 10_000
-
-
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    """A point of the space: its code and the architecture it stands for."""
-
-    code: Code
-    architecture: Architecture
+from searchspace.codes import Candidate, Code, Codes
+from searchspace.signs import Signs
 
 
 def _merged(start: Code, parts: Iterable[Code]) -> Code:
@@ -60,7 +51,7 @@ def _merged(start: Code, parts: Iterable[Code]) -> Code:
     return merged
 
 
-class Space:
+class Space(Codes):
     """The architectures that `record`, a space file's mapping, spans for inputs of (channels, *space).
 
     `blocks` adds block functions by name to those of `searchspace.blocks`. Raises `SpaceError` with all problems.
@@ -74,21 +65,22 @@ class Space:
         classes: int,
         blocks: Mapping[str, Block] | None = None,
     ) -> None:
-        self.input, self.classes = tuple(input), classes
-        self._overall, self._stem, self._stages, self._head = read(record, blocks or {})
-        if problems := misplaced(self._stages, self._stem, len(self.input) - 1):
+        overall, self._stem, self._stages, self._head = read(record, blocks or {})
+        if problems := misplaced(self._stages, self._stem, len(Architecture(input, Chain()).input) - 1):
             raise SpaceError(problems)
-        self._multiple = int(self._overall["width_multiple"][0])  # type: ignore[arg-type]
-        self._values = {name: self._overall[name] for name in ("width", "resolution")}
-        self._values |= {f"stem.{name}": values for name, values in self._stem.items()}
+        self._multiple = int(overall["width_multiple"][0])  # type: ignore[arg-type]
+        values = {name: overall[name] for name in ("width", "resolution")}
+        values |= {f"stem.{name}": options for name, options in self._stem.items()}
         for stage in self._stages:
-            self._values |= {f"{stage.name}.{name}": values for name, values in stage.options.items()}
-        self._values |= {f"head.{name}": values for name, values in self._head.items()}
-        self.choices: dict[str, tuple[Value, ...]] = {k: v for k, v in self._values.items() if len(v) > 1}
+            values |= {f"{stage.name}.{name}": options for name, options in stage.options.items()}
+        values |= {f"head.{name}": options for name, options in self._head.items()}
+        super().__init__(values, input, classes)
         self._families = [stage.families() for stage in self._stages]
+        self._weights = [list(accumulate(family.count for family in families)) for families in self._families]
         self._outer = [self._outer_settings(part) for part in ("width", "resolution", "stem", "head")]
-        self._stage = lru_cache(maxsize=1 << 14)(self._build_stage)
-        self._block = lru_cache(maxsize=1 << 15)(self._build_block)
+        self._stage = lru_cache(maxsize=256)(self._build_stage)
+        self._block = lru_cache(maxsize=256)(self._build_block)
+        self._walked = lru_cache(maxsize=256)(self._walk_block)
 
     @classmethod
     def from_yaml(
@@ -118,17 +110,15 @@ class Space:
         shape = shape_after(stem, shape)
         for number, stage in enumerate(self._stages):
             if number == len(self._stages) - 1:
-                body += self._build_auxiliary(full, shape)
+                for tap in self._build_auxiliary(full, shape):
+                    shape = shape_after(tap, shape)
+                    body.append(tap)
             setting = tuple((name, full[f"{stage.name}.{name}"]) for name in stage.options)
             chain, shape = self._stage(number, setting, scale, shape)
             body.append(chain)
-        body.append(self._build_head(full, scale))
-        return Architecture((self.input[0], *self._space(full["resolution"])), Chain(tuple(body)))
-
-    def candidate(self, code: Mapping[str, Value]) -> Candidate:
-        """`code` in canonical form as far as its options say, with its architecture. Raises as `decode`."""
-        canonical = self.canonical(code)
-        return Candidate(canonical, self.decode(canonical))
+        head = self._build_head(full, scale)
+        size = (self.input[0], *self._space(full["resolution"]))
+        return assembled(size, (*body, head), shape_after(head, shape))
 
     def canonical(self, code: Mapping[str, Value]) -> Code:
         """`code` with every choice that does nothing at its first value; all choices are there."""
@@ -202,7 +192,7 @@ class Space:
                 setting
                 for family in families
                 if family.start["depth"] == len(item.items)
-                for setting in self._settings(family, scale, after.channels)
+                for setting in self._settings(stage, family, item, scale, after.channels)
                 if self._equal(number, setting, scale, shape, item)
             ]
             if not found:
@@ -213,10 +203,17 @@ class Space:
             shape = after
         return code | self._chosen(**{"head.auxiliary": weight})
 
-    def _settings(self, family: Family, scale: float, width: int) -> Iterator[Code]:
-        """Every setting of a family that ends in `width` channels."""
+    def _settings(self, stage: Stage, family: Family, item: Chain, scale: float, width: int) -> Iterator[Code]:
+        """The settings of a family that end in `width` channels and whose signs are in the first block of `item`."""
+        signs = Signs.of(item.items[0]) if item.items else None
         fits = [
-            [s for s in part if "width" not in s or self._width(s["width"], scale) == width] for part in family.parts
+            [
+                s
+                for s in part
+                if ("width" not in s or self._width(s["width"], scale) == width)
+                and (signs is None or signs.allow(stage, s, {**family.start, **s}))
+            ]
+            for part in family.parts
         ]
         for parts in product(*fits):
             setting = _merged(family.start, parts)
@@ -227,30 +224,14 @@ class Space:
         """Whether `setting` makes the stage `item`; most differ in their first block already."""
         named = tuple(setting.items())
         try:
-            if item.items and self._block(number, named, scale, shape, first=True) != item.items[0]:
+            if item.items and self._block(number, named, scale, shape, True) != item.items[0]:
                 return False
             return self._stage(number, named, scale, shape)[0] == item
         except ArchitectureError:
             return False
 
-    def _complete(self, code: Mapping[str, Value]) -> Code:
-        full: Code = {name: values[0] for name, values in self._values.items()}
-        for name, value in code.items():
-            if name not in self._values:
-                raise SpaceError([((), f"has no choice {name!r}; it has {', '.join(self.choices)}")])
-            value = tuple(value) if isinstance(value, list) else value
-            if value not in self._values[name]:
-                raise SpaceError([((), f"`{name}` must be one of {list(self._values[name])} (got {value!r})")])
-            full[name] = value
-        return full
-
     def _width(self, width: Value, scale: float) -> int:
         return whole_width(int(width) * scale, self._multiple)  # type: ignore[arg-type]
-
-    def _space(self, resolution: Value) -> tuple[int, ...]:
-        """The input's space at a resolution multiplier: height and width scaled, frames not."""
-        scaled = (max(1, round(size * float(resolution))) for size in self.input[-2:])  # type: ignore[arg-type]
-        return (*self.input[1:-2], *scaled)
 
     def _build_stem(self, code: Mapping[str, Value], scale: float) -> Chain:
         stride, kernel, ceil = code["stem.stride"], code["stem.kernel"], bool(code["stem.ceil"])
@@ -284,8 +265,7 @@ class Space:
         options = dict(setting)
         items: list[Node] = []
         for i in range(int(options["depth"])):  # type: ignore[arg-type]
-            item = self._block(number, setting, scale, shape, first=i == 0)
-            shape = shape_after(item, shape)
+            item, shape = self._walked(number, setting, scale, shape, i == 0)
             items.append(item)
         return Chain(tuple(items), label=self._stages[number].name), shape
 
@@ -295,7 +275,8 @@ class Space:
         """One block of a stage; only the first strides."""
         stage, options = self._stages[number], dict(setting)
         name, width = str(options["block"]), self._width(options["width"], scale)
-        taken = {k: v for k, v in options.items() if k in stage.takes(name)}
+        known = stage.defaults[name]
+        taken = {k: v for k, v in setting if k in known}
         if "stride" in taken and not first:
             taken["stride"] = 1
         try:
@@ -311,6 +292,13 @@ class Space:
             problem = f"must return a fragment from block {name!r} (got {item!r})"
             raise SpaceError([(("stages", number, "block"), problem)])
         return item
+
+    def _walk_block(
+        self, number: int, setting: tuple[tuple[str, Value], ...], scale: float, shape: Shape, first: bool
+    ) -> tuple[Node, Shape]:
+        """A block and the shape it makes."""
+        item = self._block(number, setting, scale, shape, first)
+        return item, shape_after(item, shape)
 
     # Drawing ----------------------------------------------------------------------------------------------------
 
@@ -335,32 +323,14 @@ class Space:
 
     def _draw(self, rng: Random) -> Code:
         code = _merged({}, [rng.choice(settings) for settings in self._outer])
-        for stage, families in zip(self._stages, self._families, strict=True):
-            family = rng.choices(families, [family.count for family in families])[0]
+        for stage, families, weights in zip(self._stages, self._families, self._weights, strict=True):
+            family = rng.choices(families, cum_weights=weights)[0]
             code |= self._named(stage, _merged(family.start, [rng.choice(part) for part in family.parts]))
         return code
 
     def _named(self, stage: Stage, setting: Code) -> Code:
         """A stage's setting as part of a code."""
         return self._chosen(**{f"{stage.name}.{name}": value for name, value in setting.items()})
-
-    def sample(self, rng: Random) -> Candidate:
-        """A member, uniform over the distinct buildable architectures.
-
-        Raises `SpaceError` where 10,000 draws in a row could not be built.
-        """
-        problem = ""
-        for _ in range(TRIES):
-            code = self._draw(rng)
-            try:
-                architecture = self.decode(code)
-                if self._first(code):
-                    return Candidate(code, architecture)
-            except ArchitectureError as error:
-                problem = str(error)
-        raise SpaceError(
-            [((), f"must hold architectures that can be built (got none in {TRIES:,} draws; last: {problem})")]
-        )
 
     def _first(self, code: Code) -> bool:
         """Whether `code`, a draw, is the first of those that stand for its architecture."""
@@ -435,37 +405,3 @@ class Space:
                     continue
                 if first:
                     yield Candidate(code, architecture)
-
-    def mutate(self, candidate: Candidate, rng: Random) -> Candidate:
-        """A neighbour: one choice changed (two, half the time), buildable and another architecture.
-
-        Falls back on a fresh sample where a bounded number of changes leads nowhere.
-        """
-        names = list(self.choices)
-        for _ in range(200):
-            code = dict(candidate.code)
-            for name in rng.sample(names, min(len(names), rng.choice((1, 2)))):
-                code[name] = rng.choice([v for v in self.choices[name] if v != code[name]])
-            try:
-                found = self.candidate(code)
-            except ArchitectureError:
-                continue
-            if found.architecture != candidate.architecture:
-                return found
-        return self.sample(rng)
-
-    def cross(self, a: Candidate, b: Candidate, rng: Random) -> Candidate:
-        """A child: the overall choices and each stage as a whole from either parent, then, if need be, mutated."""
-        groups: dict[str, list[str]] = {}
-        for name in self.choices:
-            groups.setdefault(name.partition(".")[0], []).append(name)
-        for _ in range(50):
-            code: Code = {}
-            for names in groups.values():
-                parent = rng.choice((a, b))
-                code |= {name: parent.code[name] for name in names}
-            try:
-                return self.candidate(code)
-            except ArchitectureError:
-                continue
-        return self.mutate(a, rng)

@@ -108,6 +108,8 @@ def test_a_member_is_picked_costed_and_its_cost_is_the_tables(out: Path, tmp_pat
     assert price["digest"] == member["digest"]
     assert "multiply-adds of convolutions" in nas("cost", str(path)).stdout
     assert json.loads(nas("cost", member["checkpoint"], "--json").stdout) == price
+    assert json.loads(nas("cost", str(out), "--trial", str(member["trial"]), "--json").stdout) == price
+    assert nas("cost", str(out), "--trial", str(member["trial"]), "--set", "depth=50").returncode == 2
     assert "stage1.width" in nas("front", str(out), "--trial", str(member["trial"])).stdout
 
 

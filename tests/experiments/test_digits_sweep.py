@@ -15,7 +15,7 @@ import pytest
 from nas.data import load
 from nas.folder import read_front, read_sweep_of
 from nas.results import Results
-from searchspace.space import Space
+from searchspace.spaces import open_space
 
 pytestmark = pytest.mark.slow
 
@@ -33,7 +33,7 @@ def test_every_dimension_takes_two_values_and_the_front_is_worth_looking_at(tmp_
     print(f"the digits sweep took {time.monotonic() - start:.0f} s")
     sweep, rows = read_sweep_of(out), list(Results(out / "results.jsonl"))
     data = load("digits", seed=sweep.seed)
-    space = Space(sweep.space, input=data.input, classes=data.classes)
+    space = open_space(sweep.space, input=data.input, classes=data.classes)
     seen: dict[str, set[object]] = defaultdict(set)
     for row in rows:
         if row.state == "complete":
@@ -53,8 +53,19 @@ def test_every_dimension_takes_two_values_and_the_front_is_worth_looking_at(tmp_
     assert gap < 400, "lines must fit a screen"
 
 
+def pythons_of_the_readme() -> list[str]:
+    return re.findall(r"```python\n(.*?)```", Path("README.md").read_text(), re.DOTALL)
+
+
+def test_the_networks_of_the_readme_build() -> None:
+    _, code = pythons_of_the_readme()
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment(), check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == re.findall(r"print\(.*# ([\d.]+)", code)
+
+
 def test_the_python_of_the_readme_runs(tmp_path: Path) -> None:
-    (code,) = re.findall(r"```python\n(.*?)```", Path("README.md").read_text(), re.DOTALL)
+    code, _ = pythons_of_the_readme()
     assert len(code.strip().splitlines()) <= 12
     shorter = code.replace(
         "    outcome = search(",

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from nas.data import SPLITS, DataError, Resident, Split, load, mix, place
+from nas.data import SPLITS, DataError, Resident, Split, load, mix
+from nas.digits import place
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +42,7 @@ def test_digits_are_split_60_20_20_by_class(digits: Resident) -> None:
 
 def test_every_digit_lies_whole_somewhere_in_the_canvas() -> None:
     images = torch.arange(1, 65, dtype=torch.uint8).reshape(1, 1, 8, 8).repeat(500, 1, 1, 1)
-    canvas = place(images, torch.Generator().manual_seed(0))
+    canvas = place(images, torch.zeros(500), torch.Generator().manual_seed(0))
     assert canvas.shape == (500, 1, 16, 16)
     corners = []
     for image in canvas[:, 0]:
@@ -199,7 +200,7 @@ def test_what_is_not_there_or_not_known_is_named(tmp_path: Path) -> None:
     (tmp_path / "text.npz").write_text("hello")
     with pytest.raises(DataError, match="plain arrays"):
         load(str(tmp_path / "text.npz"))
-    with pytest.raises(DataError, match=r"one of digits or the path .*'digit'; did you mean 'digits'"):
+    with pytest.raises(DataError, match=r"one of digits, digits-video or the path .*'digit'; did you mean 'digits'"):
         load("digit")
 
 

@@ -15,7 +15,8 @@ from searchspace.architecture import Architecture, ArchitectureError, Axes, Conv
 from searchspace.choices import SpaceError
 from searchspace.codes import Code
 from searchspace.cost import cost, trace_flops
-from searchspace.grown import STEPS, Grown, rekernel
+from searchspace.grown import Grown
+from searchspace.growth import STEPS, rekernel
 from searchspace.named import network
 from searchspace.network import build
 from searchspace.published import NETWORKS
@@ -285,7 +286,12 @@ def test_every_fault_of_a_file_is_told_at_its_place() -> None:
     ("record", "input", "rule"),
     [
         ({"base": "mobilenet"}, (3, 32, 32), "base: must be one of .*did you mean 'mobilenet_v"),
-        ({"base": None}, (3, 32, 32), "base: must name a published network"),
+        (
+            {"base": "resnet", "resolution": [1, float("inf")]},
+            (3, 32, 32),
+            r"resolution: must be a number > 0 \(got inf\)",
+        ),
+        ({"base": None}, (3, 32, 32), "base: must be a published network"),
         (
             {"base": {"network": "resnet", "depth": 19}},
             (3, 32, 32),
@@ -297,7 +303,7 @@ def test_every_fault_of_a_file_is_told_at_its_place() -> None:
         (
             {"base": "resnet", "every": {"kernel": [[1, 3, 3]]}},
             (3, 32, 32),
-            "stage2.kernel: must give 2 axes on this data",
+            "every.kernel: must give 2 axes on this data",
         ),
         ({"base": "resnet", "every": {"factorization": "p3d_a"}}, (3, 32, 32), "must do without a time axis on images"),
         ("resnet", (3, 32, 32), ": must be a mapping of options"),

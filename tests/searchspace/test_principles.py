@@ -339,6 +339,16 @@ def test_octave_maps_keep_islands_in_both_frequencies(dims):
     assert found(net(dims, *items[:2], Shuffle(4), items[2], size=16), STACKED) is None
 
 
+@DIMS
+def test_a_filter_for_each_channel_may_move_it_to_the_other_frequency(dims):
+    """All high in, all low out, and back: the channels are followed, not lost."""
+    down, up = Conv(8, 3, groups=8, low=8), Conv(8, 3, groups=8)
+    (stack,) = stacked_groups(net(dims, Conv(8), Conv(8, 3, groups=4), down, up, Conv(8, 3, groups=4)))
+    assert stack.islands == 4
+    net_ = net(dims, Conv(8), Add((Conv(8, groups=8, low=8), Conv(8, low=8))))
+    assert stacked_groups(net_) == []
+
+
 def test_a_concatenation_of_octave_maps_orders_channels_by_frequency():
     """High channels of both branches come first: 16 to 31 are those of the second."""
     dense, grouped = Conv(32, low=16), Conv(32, groups=2, low=16)

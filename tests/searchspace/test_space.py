@@ -4,12 +4,14 @@ import sys
 from collections import Counter
 from functools import lru_cache
 from itertools import product
+from pathlib import Path
 from random import Random
 
 import pytest
 import torch
 from scipy.stats import chisquare
 
+import experiments
 from searchspace.architecture import (
     Activation,
     AdaptivePool,
@@ -31,6 +33,8 @@ from searchspace.choices import SpaceError
 from searchspace.cost import cost, trace_flops
 from searchspace.network import build
 from searchspace.space import Candidate, Space
+
+SHIPPED = Path(experiments.__file__).parent / "spaces"
 
 # Enumerable spaces: each has codes that stand for one network in a way of its own.
 MIXED = {
@@ -516,3 +520,41 @@ def test_what_needs_other_axes_than_the_data_has_is_a_fault():
         (("stages", 0, "factorization"), "must do without a time axis on images (got 'r2plus1d')"),
     ]
     assert len(space_of(record, (3, 4, 8, 8)).choices) == 2
+
+
+@pytest.mark.parametrize(
+    ("record", "rule"),
+    [
+        ({"width": float("inf"), **stage()}, "must be a number > 0"),
+        ({"width": [1e308], **stage()}, "must be a number > 0"),
+        ({"head": {"width": 10**400}, **stage()}, "must be a whole number >= 0"),
+        (stage(width=10**9), "must be a whole number >= 1"),
+        (stage(block=[]), "must offer at least one block"),
+        (stage(block="bottleneck", expansion=float("inf")), "must be a number > 0"),
+    ],
+)
+def test_values_that_no_network_has_are_faults(record, rule):
+    with pytest.raises(SpaceError, match=rule):
+        space_of(record)
+
+
+@pytest.mark.parametrize("size", [None, 3, (), (3, 8), ("3", 8, 8), (3, 8.5, 8), (3, 0, 8)])
+def test_an_input_that_is_none_is_refused(size):
+    with pytest.raises(ArchitectureError, match="`input` must be"):
+        space_of(stage(), size)
+
+
+@pytest.mark.parametrize(
+    ("preset", "input"),
+    [("digits", (1, 16, 16)), ("images", (3, 32, 32)), ("video", (3, 8, 32, 32)), ("digits-video", (1, 4, 16, 16))],
+)
+def test_members_of_the_presets_train_and_encode_to_their_codes(preset, input):
+    space, rng = Space.from_yaml(SHIPPED / f"{preset}.yaml", input=input, classes=3), Random(7)
+    for _ in range(4):
+        member = space.sample(rng)
+        assert space.encode(member.architecture) == member.code
+        network = build(member.architecture, 0)
+        out = network(torch.randn(2, *member.architecture.input))
+        logits, heads = out if isinstance(out, tuple) else (out, ())
+        sum(head.sum() for head in (logits, *heads)).backward()
+        assert cost(member.architecture).flops == trace_flops(network, member.architecture.input)
