@@ -22,7 +22,10 @@ from searchspace.blocks import (
     SPATIOTEMPORAL,
     STRIDES_IN,
     Block,
+    grouped,
+    low_width,
     spread,
+    whole_width,
 )
 from searchspace.fields import axes
 from searchspace.leaves import ACTIVATIONS, POOLS
@@ -132,6 +135,20 @@ BESIDE: dict[str, tuple[str, ...]] = {
     "stride_in": ("stride",),
     "pool": ("stride",),
 }
+WIDENING = ("shuffle_unit", "grid_reduction", "inception_a", "inception_b", "inception_c", "dense")
+SUMS = ("fire", "inception_a", "inception_b", "inception_c", "dense")  # each part rounds its low share by itself
+# The inner width that a ratio makes of `out`; where two values make two, they make two networks.
+INNER: dict[tuple[str, str], Callable[[float, int, int], int]] = {
+    **dict.fromkeys(
+        (("expansion", "bottleneck"), ("expansion", "shuffle_unit")),
+        lambda v, out, groups: whole_width(out / v, groups),
+    ),
+    ("squeeze", "fire"): lambda v, out, groups: whole_width(v * out, groups),
+    **dict.fromkeys(
+        (("squeeze", f"inception_{kind}") for kind in "abc"),
+        lambda v, out, groups: whole_width(v * whole_width(out / 4, groups), groups),
+    ),
+}
 ROUNDED = ("alpha", "expansion", "squeeze", "squeeze_excite")  # ratios: two may make one width
 
 
@@ -222,6 +239,59 @@ class Stage:
             return block != "inverted_residual"
         return name != "separation" or block in ("residual", "bottleneck")
 
+    def differ(self, name: str, value: Value, other: Value, setting: Mapping[str, Value], width: int) -> bool:
+        """Whether two values of an option are known to make two networks at this width, without building them."""
+        block = str(setting["block"])
+        if not self.knows(block):
+            return False
+        if name == "squeeze_excite":
+            return (value == 0) != (other == 0)
+        if name == "separation":  # both put a 1 x 1 before a depthwise convolution that changes the width
+            return {value, other} != {"reduced", "preserved"}
+        inner = low_width if name == "alpha" and block not in SUMS else INNER.get((name, block))
+        if inner is None:
+            return False
+        groups = self._groups({**self.defaults[block], **setting})
+        one, two = (inner(float(v), width, groups) for v in (value, other))  # type: ignore[arg-type]
+        return one != two
+
+    def refuses(self, setting: Mapping[str, Value], channels: int, low: int | None, width: int) -> bool:
+        """Whether the first block is known to refuse such a map before anything is built: it must widen and cannot.
+
+        `low` of the `channels` it reads are at half resolution, None where that is not known.
+        """
+        block = str(setting["block"])
+        if block not in WIDENING or not self.knows(block):
+            return False
+        known = {**self.defaults[block], **setting}
+        strided = known["stride"] != 1
+        if block == "dense":
+            groups = int(known["groups"])  # type: ignore[arg-type]
+            start = whole_width(float(known["squeeze"]) * width, groups)  # type: ignore[arg-type]
+            grown = width - (start if strided or channels >= width else channels)
+            return grown // int(known["layers"]) < groups  # type: ignore[arg-type]
+        new = low_width(float(known["alpha"]), width, self._groups(known))  # type: ignore[arg-type]
+        if block == "shuffle_unit":
+            together = not strided and channels == width and (low is None or low == new)
+        else:
+            together = not strided or known["reduction"] != "parallel"
+        return not together and (width <= channels or (low is not None and not 0 <= new - low <= width - channels))
+
+    def low(self, setting: Mapping[str, Value], width: int) -> int | None:
+        """How many channels a stage puts out at half resolution, where that is known before anything is built."""
+        block = str(setting["block"])
+        if not self.knows(block):
+            return None
+        known = {**self.defaults[block], **setting}
+        alpha = float(known["alpha"])  # type: ignore[arg-type]
+        if alpha and block in SUMS:
+            return None
+        return low_width(alpha, width, 1 if block == "bottleneck" else self._groups(known))
+
+    @staticmethod
+    def _groups(known: Mapping[str, Value]) -> int:
+        return grouped(int(known["groups"]), str(known.get("separation", "none")))  # type: ignore[arg-type]
+
     def families(self) -> list[Family]:
         """All canonical settings: a family for each depth of each block."""
         first = {name: values[0] for name, values in self.options.items()}
@@ -230,7 +300,8 @@ class Stage:
             start = {**first, "depth": depth, "block": block}
             if self.canonical(start) == start:
                 rest = {n: v for n, v in self.options.items() if n not in ("depth", "block") and self.active(n, start)}
-                result.append(Family(start, [self._canonical_settings(names, start) for names in _coupled(rest)]))
+                parts = [self._canonical_settings(names, start) for names in _coupled(rest, str(block))]
+                result.append(Family(start, parts))
         return result
 
     def _canonical_settings(self, names: tuple[str, ...], start: Mapping[str, Value]) -> list[dict[str, Value]]:
@@ -250,11 +321,12 @@ class Family:
         return prod(map(len, self.parts))
 
 
-def _coupled(options: Mapping[str, tuple[Value, ...]]) -> list[tuple[str, ...]]:
+def _coupled(options: Mapping[str, tuple[Value, ...]], block: str) -> list[tuple[str, ...]]:
     """The options with more than one value, in groups: those that may undo each other (`BESIDE`) stay together."""
+    beside = BESIDE | ({"shuffle": (*BESIDE["shuffle"], "expansion")} if block == "inverted_residual" else {})
     groups: list[tuple[str, ...]] = []
     for name in (name for name, values in options.items() if len(values) > 1):
-        near = {name, *BESIDE.get(name, ()), *(other for other, beside in BESIDE.items() if name in beside)}
+        near = {name, *beside.get(name, ()), *(other for other, names in beside.items() if name in names)}
         meets = [group for group in groups if near & set(group)]
         groups = [group for group in groups if group not in meets] + [(*(n for group in meets for n in group), name)]
     return groups

@@ -322,10 +322,23 @@ class Space(Codes):
         return kept
 
     def _draw(self, rng: Random) -> Code:
-        code = _merged({}, [rng.choice(settings) for settings in self._outer])
-        for stage, families, weights in zip(self._stages, self._families, self._weights, strict=True):
-            family = rng.choices(families, cum_weights=weights)[0]
-            code |= self._named(stage, _merged(family.start, [rng.choice(part) for part in family.parts]))
+        """A canonical code; one whose widths are known to be refused only where a hundred were."""
+        for _ in range(100):
+            code = _merged({}, [rng.choice(settings) for settings in self._outer])
+            scale = float(code.get("width", self._values["width"][0]))  # type: ignore[arg-type]
+            channels = self._width(code.get("stem.width", self._values["stem.width"][0]), scale)
+            low: int | None = 0
+            refused = False
+            for stage, families, weights in zip(self._stages, self._families, self._weights, strict=True):
+                family = rng.choices(families, cum_weights=weights)[0]
+                setting = _merged(family.start, [rng.choice(part) for part in family.parts])
+                code |= self._named(stage, setting)
+                if setting["depth"]:
+                    width = self._width(setting["width"], scale)
+                    refused = refused or stage.refuses(setting, channels, low, width)
+                    channels, low = width, stage.low(setting, width)
+            if not refused:
+                break
         return code
 
     def _named(self, stage: Stage, setting: Code) -> Code:
@@ -335,8 +348,6 @@ class Space(Codes):
     def _first(self, code: Code) -> bool:
         """Whether `code`, a draw, is the first of those that stand for its architecture."""
         full = self._complete(code)
-        if self.canonical(code) != code:
-            return False
         scales = self._values["width"]
         scale = full["width"]
         names = self._width_names(full)
@@ -382,6 +393,8 @@ class Space(Codes):
             for name in later:
                 values = stage.options[name]
                 for earlier in values[: values.index(setting[name])]:
+                    if stage.differ(name, setting[name], earlier, setting, self._width(setting["width"], scale)):
+                        continue
                     if self._equal(number, {**setting, name: earlier}, scale, shape, chain):
                         return True
             shape = after
