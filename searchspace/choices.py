@@ -386,7 +386,7 @@ class Reader:
             found = getattr(importlib.import_module(module), function)
         except AttributeError:
             self.fault(place, f"must name a function of {module} (got {function!r})")
-        except Exception as error:  # a module of the user's may raise anything on import
+        except (Exception, SystemExit) as error:  # a module of the user's may raise anything on import
             self.fault(place, f"must be importable (got {name!r}: {type(error).__name__}: {error})")
         else:
             if callable(found) and "out" in inspect.signature(found).parameters:

@@ -285,7 +285,7 @@ class Space(Codes):
             raise
         except ValueError as error:  # how a user's own block refuses what it cannot make
             raise ArchitectureError(f"Block {name!r} refuses {taken}: {error}") from None
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             problem = f"must return a fragment from block {name!r} (got {type(error).__name__}: {error})"
             raise SpaceError([(("stages", number, "block"), problem)]) from error
         if not isinstance(item, Node):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from searchspace import choices, growth
+from searchspace.choices import SpaceError
 from searchspace.codes import Codes
 from searchspace.grown import Grown
 from searchspace.space import Space
@@ -13,9 +14,13 @@ from searchspace.space import Space
 def check_space(record: object) -> None:
     """Raises `SpaceError` with every problem that shows without the data."""
     if _grows(record):
-        growth.read(record)
+        _, overall, grown = growth.read(record)
+        parts = [overall, *grown.values()]
     else:
-        choices.read(record, {})
+        overall, stem, stages, head = choices.read(record, {})
+        parts = [overall, stem, head, *(stage.options for stage in stages)]
+    if all(len(values) == 1 for part in parts for values in part.values()):
+        raise SpaceError([((), "must offer at least one choice: a list of values somewhere (got none)")])
 
 
 def open_space(record: Mapping[str, object], *, input: tuple[int, ...], classes: int) -> Codes:

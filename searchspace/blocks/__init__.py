@@ -30,8 +30,9 @@ from searchspace.architecture import Chain
 from searchspace.blocks.convolutions import depthwise_separable, plain
 from searchspace.blocks.dense import dense, dense_layer
 from searchspace.blocks.fire import fire
-from searchspace.blocks.grid_reduction import REDUCTIONS, grid_reduction
+from searchspace.blocks.grid_reduction import grid_reduction
 from searchspace.blocks.inception import inception_a, inception_b, inception_c
+from searchspace.blocks.options import REDUCTIONS, STRIDES_IN
 from searchspace.blocks.pieces import (
     FACTORIZATIONS,
     SEPARATIONS,
@@ -39,6 +40,7 @@ from searchspace.blocks.pieces import (
     chain,
     depthwise,
     factorized,
+    grouped,
     low_width,
     middle_width,
     spatial,
@@ -46,7 +48,7 @@ from searchspace.blocks.pieces import (
     unit,
     whole_width,
 )
-from searchspace.blocks.residuals import STRIDES_IN, bottleneck, inverted_residual, residual
+from searchspace.blocks.residuals import bottleneck, inverted_residual, residual
 from searchspace.blocks.shuffle_unit import shuffle_unit
 
 __all__ = [
@@ -66,6 +68,7 @@ __all__ = [
     "factorized",
     "fire",
     "grid_reduction",
+    "grouped",
     "inception_a",
     "inception_b",
     "inception_c",

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from searchspace.architecture import Axes, Chain, Conv, Shape
+from searchspace.blocks.options import checked
 from searchspace.blocks.pieces import depthwise, grouped, low_width, shuffled, spatial, squeezed, unit
 
 
+@checked
 def plain(
     into: Shape,
     *,
@@ -40,6 +42,7 @@ def plain(
     return Chain((*conv, *shuffled(shuffle, groups), *squeezed(squeeze_excite, out)), label="plain")
 
 
+@checked
 def depthwise_separable(
     into: Shape,
     *,

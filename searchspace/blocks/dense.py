@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from searchspace.architecture import Activation, ArchitectureError, Axes, Chain, Concat, Conv, Node, Norm, Pool, Shape
+from searchspace.blocks.options import checked
 from searchspace.blocks.pieces import low_width, shuffled, spread, squeezed, strides, whole_width
 
 
@@ -32,6 +33,7 @@ def dense_layer(
     return Concat((Chain(), Chain(tuple(layer))))
 
 
+@checked
 def dense(
     into: Shape,
     *,
@@ -55,8 +57,6 @@ def dense(
     Where the block strides, or the input is already as wide, a transition comes first: 1 x 1 to `squeeze` * out,
     then pooling. A layer's inner width is `expansion` times its growth.
     """
-    if layers < 1:
-        raise ArchitectureError(f"`layers` must be at least 1, but got {layers}.")
     nodes: list[Node] = []
     start = into.channels
     if strides(stride) or into.channels >= out:
@@ -65,14 +65,13 @@ def dense(
         if strides(stride):
             nodes.append(Pool(pool, stride, stride, padding=0, ceil=True))
     step = (out - start) // layers // groups * groups
-    growths = [step] * (layers - 1) + [out - start - step * (layers - 1)]
-    if min(growths) < 1:
+    if step < 1:
         raise ArchitectureError(
             f"A dense block must grow by at least one channel (a group of them) in each layer, but got "
             f"({start=}, {out=}, {layers=}, {groups=}). Use fewer layers or a larger `out`."
         )
     wide = spread(kernel, dilation, len(into.space))
-    for growth in growths:
+    for growth in (*[step] * (layers - 1), out - start - step * (layers - 1)):
         mid = whole_width(expansion * growth, groups)
         layer = dense_layer(
             growth,

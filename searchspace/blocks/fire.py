@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from searchspace.architecture import ArchitectureError, Axes, Chain, Concat, Conv, Pool, Shape
+from searchspace.blocks.options import checked
 from searchspace.blocks.pieces import low_width, shuffled, spatial, squeezed, strides, unit, whole_width
 
 
+@checked
 def fire(
     into: Shape,
     *,

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from searchspace.architecture import ArchitectureError, Axes, Chain, Concat, Pool, Shape
+from searchspace.blocks.options import checked
 from searchspace.blocks.pieces import grouped, low_width, shuffled, spatial, squeezed, strides
 
-REDUCTIONS = ("parallel", "conv_pool", "pool_conv")
 
-
+@checked
 def grid_reduction(
     into: Shape,
     *,
@@ -32,8 +32,6 @@ def grid_reduction(
     cheap, a representational bottleneck. "parallel": a strided convolution beside pooling, which must widen.
     Without a stride it is a convolution.
     """
-    if reduction not in REDUCTIONS:
-        raise ArchitectureError(f"`reduction` must be one of {', '.join(REDUCTIONS)}, but got {reduction!r}.")
     groups = grouped(groups, separation)
     beside = reduction == "parallel" and strides(stride)
     low = low_width(alpha, out, groups)

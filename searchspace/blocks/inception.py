@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from searchspace.architecture import ArchitectureError, Axes, Chain, Concat, Conv, Node, Pool, Shape
 from searchspace.blocks.grid_reduction import grid_reduction
+from searchspace.blocks.options import checked
 from searchspace.blocks.pieces import factorized, low_width, shuffled, spatial, squeezed, strides, unit, whole_width
 
 _Layer = Callable[..., list[Node]]
@@ -71,6 +72,7 @@ class _Module:
         return Concat(tuple(Chain(tuple(b)) for b in (self.point(self.quarter, "pointwise"), *branches, pooled)))
 
 
+@checked
 def inception_a(
     into: Shape,
     *,
@@ -113,6 +115,7 @@ def inception_a(
     return _after_reduction(into, module, branches, out, stride, pool, reduction, squeeze_excite, "inception_a")
 
 
+@checked
 def inception_b(
     into: Shape,
     *,
@@ -151,6 +154,7 @@ def inception_b(
     return _after_reduction(into, module, branches, out, stride, pool, reduction, squeeze_excite, "inception_b")
 
 
+@checked
 def inception_c(
     into: Shape,
     *,

@@ -21,12 +21,16 @@ from searchspace.architecture import (
     axes,
     shape_after,
 )
+from searchspace.fields import choice, integers, share
+from searchspace.leaves import ACTIVATIONS
 
 Part = Node | Callable[[Shape], Node]
 
 FACTORIZATIONS = ("none", "stacked", "asymmetric", "r2plus1d", "p3d_a", "p3d_b", "p3d_c")
 SPATIOTEMPORAL = FACTORIZATIONS[3:]
 SEPARATIONS = ("none", "reduced", "preserved")
+
+WIDEST = 999  # of any kernel: what is larger is a slip, and is half as many when stacked
 
 
 def chain(into: Shape, *parts: Part, label: str = "") -> Chain:
@@ -46,9 +50,7 @@ def whole_width(width: float, groups: int = 1) -> int:
 
 def low_width(alpha: float, width: int, groups: int = 1) -> int:
     """How many of `width` channels live at half resolution: int(alpha * width), in whole groups."""
-    if not 0 <= alpha <= 1:
-        raise ArchitectureError(f"`alpha` must be in [0, 1], but got {alpha}.")
-    return int(alpha * width) // groups * groups
+    return int(share("alpha", alpha) * width) // groups * groups
 
 
 def middle_width(inputs: int, out: int, kernel: tuple[int, ...], groups: int = 1) -> int:
@@ -58,13 +60,17 @@ def middle_width(inputs: int, out: int, kernel: tuple[int, ...], groups: int = 1
     return max(1, width // groups) * groups
 
 
+_NORM = Norm()  # one value serves all: nodes do not change
+_ACTIVATIONS = {kind: Activation(kind) for kind in ACTIVATIONS}
+
+
 def unit(conv: Conv | Depthwise, activation: str | None, norm: bool = True) -> Iterator[Node]:
     """A convolution, its norm, and its activation (None: linear)."""
     yield conv
     if norm:
-        yield Norm()
+        yield _NORM
     if activation is not None:
-        yield Activation(activation)
+        yield _ACTIVATIONS[choice("activation", activation, ACTIVATIONS)]
 
 
 def factorized(kernel: Axes, stride: Axes, dims: int, factorization: str, octave: bool) -> list[tuple[Axes, Axes]]:
@@ -75,13 +81,10 @@ def factorized(kernel: Axes, stride: Axes, dims: int, factorization: str, octave
     The spatiotemporal kinds need a time axis: 1 x k x k, then k x 1 x 1, each striding along its own axes, except
     that parallel ones ("p3d_b") both stride along all, and of "p3d_c" the first alone.
     """
-    if factorization not in FACTORIZATIONS:
-        raise ArchitectureError(
-            f"`factorization` must be one of {', '.join(FACTORIZATIONS)}, but got {factorization!r}."
-        )
+    choice("factorization", factorization, FACTORIZATIONS)
     sizes, strides = axes(kernel, dims), axes(stride, dims)
-    if any(k % 2 == 0 for k in sizes):
-        raise ArchitectureError(f"`kernel` of a block must be odd, but got {kernel}.")
+    if any(k % 2 == 0 or k > WIDEST for k in sizes):
+        raise ArchitectureError(f"`kernel` of a block must be odd, at most {WIDEST}, but got {kernel}.")
     if factorization in SPATIOTEMPORAL:
         if dims != 3:
             raise ArchitectureError(f"`factorization` {factorization!r} needs a time axis, but got a 2D map.")
@@ -133,8 +136,7 @@ def spatial(
     Separated (Tran et al. 2019, arXiv 1904.02811) it is depthwise, behind a linear 1 x 1 in `groups`, which keeps
     the interactions ("preserved") or stands only where the width changes ("reduced").
     """
-    if separation not in SEPARATIONS:
-        raise ArchitectureError(f"`separation` must be one of {', '.join(SEPARATIONS)}, but got {separation!r}.")
+    choice("separation", separation, SEPARATIONS)
     dims = len(into.space)
     if separation != "none":
         point: list[Node] = []
@@ -204,14 +206,12 @@ def shuffled(shuffle: bool, groups: int) -> list[Node]:
 
 def squeezed(ratio: float, width: int) -> list[Node]:
     """Squeeze-excite through `ratio` of `width` units; none where it is 0."""
-    if not 0 <= ratio <= 1:
-        raise ArchitectureError(f"`squeeze_excite` must be in [0, 1], but got {ratio}.")
     return [SqueezeExcite(max(1, int(ratio * width)))] if ratio else []
 
 
 def strides(stride: Axes) -> bool:
     """Whether a block strides at all."""
-    return stride != 1 and set(axes(stride, 2 if isinstance(stride, int) else len(stride))) != {1}
+    return integers("stride", stride) != 1
 
 
 def summed(branch: Chain, into: Shape, out: int, low: int, stride: Axes, bias: bool, wanted: bool) -> Node:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from searchspace.architecture import Activation, ArchitectureError, Axes, Chain, Conv, Node, Shape
+from searchspace.architecture import Activation, Axes, Chain, Conv, Node, Shape
+from searchspace.blocks.options import checked
 from searchspace.blocks.pieces import (
     depthwise,
     grouped,
@@ -16,9 +17,8 @@ from searchspace.blocks.pieces import (
     whole_width,
 )
 
-STRIDES_IN = ("spatial", "reduce")
 
-
+@checked
 def residual(
     into: Shape,
     *,
@@ -70,6 +70,7 @@ def residual(
     return Chain((sum_, Activation(activation)), label="residual")
 
 
+@checked
 def bottleneck(
     into: Shape,
     *,
@@ -94,8 +95,6 @@ def bottleneck(
     With groups it is ResNeXt's (Xie et al. 2016, arXiv 1611.05431). The stride is on the k x k convolution, or on
     the first 1 x 1 (`stride_in` "reduce", as He et al. print it).
     """
-    if stride_in not in STRIDES_IN:
-        raise ArchitectureError(f"`stride_in` must be one of {', '.join(STRIDES_IN)}, but got {stride_in!r}.")
     groups = grouped(groups, separation)
     mid = whole_width(out / expansion, groups)
     low, low_mid = low_width(alpha, out), low_width(alpha, mid, groups)
@@ -125,6 +124,7 @@ def bottleneck(
     return Chain((sum_, Activation(activation)), label="bottleneck")
 
 
+@checked
 def inverted_residual(
     into: Shape,
     *,

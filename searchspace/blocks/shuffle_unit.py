@@ -14,9 +14,11 @@ from searchspace.architecture import (
     Pool,
     Shape,
 )
+from searchspace.blocks.options import checked
 from searchspace.blocks.pieces import depthwise, low_width, shuffled, squeezed, strides, unit, whole_width
 
 
+@checked
 def shuffle_unit(
     into: Shape,
     *,

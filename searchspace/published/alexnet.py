@@ -6,7 +6,6 @@ from searchspace.architecture import (
     Activation,
     AdaptivePool,
     Architecture,
-    ArchitectureError,
     Chain,
     Conv,
     Dropout,
@@ -16,6 +15,7 @@ from searchspace.architecture import (
     Node,
     Pool,
 )
+from searchspace.fields import choice
 
 # The one tower of "One weird trick" is narrower in front, pads its stem and has no local response normalisation.
 VARIANTS = {"two_group": (96, 256, 384, 384, 256), "one_weird_trick": (64, 192, 384, 256, 256)}
@@ -33,9 +33,7 @@ def alexnet(
     "two_group" is the paper's, whose convolutions 2, 4 and 5 each see half of the channels, as `groups` says; its
     arithmetic needs 227 where it prints 224. "one_weird_trick" (Krizhevsky 2014, arXiv 1404.5997) is torchvision's.
     """
-    if variant not in VARIANTS:
-        raise ArchitectureError(f"`variant` of alexnet must be one of {', '.join(VARIANTS)}, but got {variant!r}.")
-    widths, paper = VARIANTS[variant], variant == "two_group"
+    widths, paper = VARIANTS[choice("variant", variant, VARIANTS)], variant == "two_group"
     split = groups if groups is not None else 2 if paper else 1
     norm: list[Node] = [LocalNorm()] if paper else []
     pool, relu = Pool("max", 3, 2, padding=0), Activation()

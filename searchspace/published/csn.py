@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from searchspace.architecture import Architecture, ArchitectureError
+from searchspace.architecture import Architecture
+from searchspace.fields import choice
 from searchspace.published.resnet3d import resnet3d
 
 INTERACTIONS = ("preserved", "reduced")
@@ -16,7 +17,5 @@ def csn(
     input: tuple[int, ...] = (3, 8, 224, 224),
 ) -> Architecture:
     """ResNet3D with depthwise 3 x 3 x 3 convolutions, alone (ir-CSN, "reduced") or behind a 1 x 1 x 1 (ip-CSN)."""
-    if interactions not in INTERACTIONS:
-        raise ArchitectureError(f"`interactions` must be one of {', '.join(INTERACTIONS)}, but got {interactions!r}.")
-    preserved = interactions == "preserved"
+    preserved = choice("interactions", interactions, INTERACTIONS) == "preserved"
     return resnet3d(depth=depth, groups="depthwise", preserve_interactions=preserved, classes=classes, input=input)

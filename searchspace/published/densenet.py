@@ -6,7 +6,6 @@ from searchspace.architecture import (
     Activation,
     AdaptivePool,
     Architecture,
-    ArchitectureError,
     Chain,
     Conv,
     Flatten,
@@ -16,6 +15,7 @@ from searchspace.architecture import (
     Pool,
 )
 from searchspace.blocks import dense_layer
+from searchspace.fields import choice
 
 # (layers of each dense block, growth: channels that each layer adds).
 DEPTHS = {
@@ -28,9 +28,7 @@ DEPTHS = {
 
 def densenet(*, depth: int = 121, classes: int = 1000, input: tuple[int, ...] = (3, 224, 224)) -> Architecture:
     """Four dense blocks, in which every layer reads all maps before it; between them width and grid are halved."""
-    if depth not in DEPTHS:
-        raise ArchitectureError(f"`depth` of densenet must be one of {', '.join(map(str, DEPTHS))}, but got {depth}.")
-    layers, growth = DEPTHS[depth]
+    layers, growth = DEPTHS[choice("depth", depth, DEPTHS)]
     width = 2 * growth
     stem = Chain((Conv(width, 7, 2, label="stem"), Norm(), Activation(), Pool("max", 3, 2)), label="stem")
     stages: list[Chain] = []

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from searchspace.architecture import Activation, Architecture, ArchitectureError, Chain, Conv, Node
+from searchspace.architecture import Activation, Architecture, Chain, Conv, Node
+from searchspace.fields import choice, integer
 
 DILATIONS = (1, 1, 2, 4, 8, 16, 1)
 
@@ -22,10 +23,9 @@ def dilated_context(
     It refines `channels` score maps into `classes` maps of the same size, by default as many. The module alone,
     without the front end that makes its input.
     """
-    if size not in SIZES:
-        raise ArchitectureError(f"`size` of dilated_context must be one of {', '.join(SIZES)}, but got {size!r}.")
+    integer("channels", channels)
     layers: list[Node] = []
-    for times, dilation in zip(SIZES[size], DILATIONS, strict=True):
+    for times, dilation in zip(SIZES[choice("size", size, SIZES)], DILATIONS, strict=True):
         layers += [Conv(times * channels, 3, dilation=dilation, bias=True, label="spatial"), Activation()]
     head = Conv(channels if classes is None else classes, bias=True, label="classifier")
     body = Chain((Chain(tuple(layers), label="stage1"), Chain((head,), label="head")))

@@ -6,7 +6,6 @@ from searchspace.architecture import (
     Activation,
     AdaptivePool,
     Architecture,
-    ArchitectureError,
     Chain,
     Concat,
     Conv,
@@ -21,6 +20,7 @@ from searchspace.architecture import (
     Tap,
 )
 from searchspace.blocks import chain
+from searchspace.fields import choice, switch
 
 VARIANTS = ("original", "batch_norm")
 
@@ -50,9 +50,8 @@ def googlenet(
     "batch_norm" is torchvision's: norms for biases and local norms, 3 x 3 where the paper has 5 x 5, and a smaller
     last pooling.
     """
-    if variant not in VARIANTS:
-        raise ArchitectureError(f"`variant` of googlenet must be one of {', '.join(VARIANTS)}, but got {variant!r}.")
-    norm = variant == "batch_norm"
+    norm = choice("variant", variant, VARIANTS) == "batch_norm"
+    switch("aux", aux)
     local: list[Node] = [] if norm else [LocalNorm()]
     pool = Pool("max", 3, 2, padding=0, ceil=True)
     last_pool = Pool("max", 2, 2, ceil=True) if norm else pool

@@ -8,6 +8,7 @@ from searchspace.architecture import (
     Activation,
     AdaptivePool,
     Architecture,
+    ArchitectureError,
     Axes,
     Chain,
     Concat,
@@ -22,6 +23,7 @@ from searchspace.architecture import (
     Tap,
 )
 from searchspace.blocks import chain
+from searchspace.fields import integer, switch
 
 
 def inception_v3(
@@ -36,6 +38,8 @@ def inception_v3(
 
     `pool` is the kind of the modules' pooling branches; `aux` the auxiliary head, which has norms here.
     """
+    if integer("n", n) % 2 == 0:
+        raise ArchitectureError(f"`n` must be odd, since 1 x n and n x 1 keep the size of their map, but got {n}.")
     stem = (
         *_conv(32, "stem", 3, 2, 0),
         *_conv(32, "stem", 3, padding=0),
@@ -55,7 +59,7 @@ def inception_v3(
         Chain(stem, label="stem"),
         Chain(tuple(fifth), label="stage5"),
         Chain((reduction_a("6a"), *sixth), label="stage6"),
-        (lambda into: _auxiliary(into, classes)) if aux else Chain(),
+        (lambda into: _auxiliary(into, classes)) if switch("aux", aux) else Chain(),
         Chain((reduction_b(n, "7a"), *seventh), label="stage7"),
         Chain((AdaptivePool(), Dropout(), Flatten(), Linear(classes, label="classifier")), label="head"),
     )

@@ -10,14 +10,12 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import groupby
-from math import inf
 
 from searchspace.architecture import (
     Activation,
     AdaptivePool,
     Add,
     Architecture,
-    ArchitectureError,
     Chain,
     Conv,
     Depthwise,
@@ -29,6 +27,7 @@ from searchspace.architecture import (
     SqueezeExcite,
 )
 from searchspace.blocks import chain, depthwise_separable, inverted_residual, unit
+from searchspace.fields import choice, multiplier
 from searchspace.transforms import renorm
 
 Fragment = Callable[[Shape], Chain]
@@ -120,10 +119,9 @@ def mobilenet_v2(
     Widths are multiples of 8. In "gluon", from which the Octave paper starts, they are truncated, and the first block
     has a 1 x 1 expansion although it does not widen.
     """
-    if variant not in V2_WIDTHS:
-        raise ArchitectureError(f"`variant` must be one of {', '.join(V2_WIDTHS)}, but got {variant!r}.")
-    scaled = _scaling(width, V2_WIDTHS[variant])
-    stem, last = scaled(32), V2_WIDTHS[variant](1280 * max(1.0, width))
+    rule = V2_WIDTHS[choice("variant", variant, V2_WIDTHS)]
+    scaled = _scaling(width, rule)
+    stem, last = scaled(32), rule(1280 * max(1.0, width))
     stages: list[list[Node | Fragment]] = []
     for expansion, out, count, stride in V2:
         one = partial(inverted_residual, out=scaled(out), expansion=expansion)
@@ -142,8 +140,7 @@ def mobilenet_v3(
 
     As in torchvision every width is a multiple of 8, the hidden layer's too, and norms have eps 1e-3.
     """
-    if size not in V3:
-        raise ArchitectureError(f"`size` must be one of {', '.join(V3)}, but got {size!r}.")
+    choice("size", size, V3)
     scaled = _scaling(width, divisible)
     stages = [
         [partial(_block, row=row, scaled=scaled) for row in run] for _, run in groupby(V3[size], lambda row: row[0])
@@ -174,8 +171,7 @@ def _block(into: Shape, row: Row, scaled: Scaling) -> Chain:
 
 
 def _scaling(width: float, rule: Callable[[float], int]) -> Scaling:
-    if not isinstance(width, int | float) or not 0 < width < inf:
-        raise ArchitectureError(f"`width` must be a positive number, the multiplier of all widths, but got {width!r}.")
+    multiplier("width", width)
     return lambda channels: rule(channels * width)
 
 

@@ -10,7 +10,6 @@ from searchspace.architecture import (
     Activation,
     AdaptivePool,
     Architecture,
-    ArchitectureError,
     Chain,
     Conv,
     Dropout,
@@ -20,6 +19,7 @@ from searchspace.architecture import (
     Shape,
 )
 from searchspace.blocks import bottleneck, chain
+from searchspace.fields import choice
 from searchspace.published.clip import clip, fitting_pool
 
 # Blocks of stages 2 to 5; the depth counts the temporal convolutions of the first three too.
@@ -31,8 +31,7 @@ def p3d(*, depth: int = 199, classes: int = 101, input: tuple[int, ...] = (3, 16
 
     Strides are on the image alone, in the first 1 x 1 x 1; pooling by 2 halves time after each stage; stage 5 is 2D.
     """
-    if depth not in DEPTHS:
-        raise ArchitectureError(f"`depth` must be one of {', '.join(map(str, DEPTHS))}, but got {depth}.")
+    choice("depth", depth, DEPTHS)
     kinds = cycle(("p3d_a", "p3d_b", "p3d_c"))
 
     def stage(number: int, count: int) -> Callable[[Shape], Chain]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from searchspace.architecture import Architecture, ArchitectureError, Site
+from searchspace.architecture import Architecture, Site
 from searchspace.blocks import middle_width
+from searchspace.fields import choice
 from searchspace.published.mixed import r3d
 from searchspace.transforms import factorize, role
 
@@ -20,17 +21,22 @@ def r2plus1d(
     """R3D with each t x k x k convolution as 1 x k x k, norm, ReLU, t x 1 x 1, as wide between as keeps its params.
 
     That width follows from what the convolution reads ("per_conv", as in the paper), or from what its block reads
-    ("per_block", torchvision's r2plus1d_18); in the stem it is 45.
+    ("per_block", torchvision's r2plus1d_18); in the stem it is 45. Norms have torchvision's eps, 1e-5; in the
+    authors' code (VMZ) it is 1e-3.
     """
-    if midplanes not in MIDPLANES:
-        raise ArchitectureError(f"`midplanes` must be one of {', '.join(MIDPLANES)}, but got {midplanes!r}.")
+    choice("midplanes", midplanes, MIDPLANES)
     network = r3d(depth=depth, classes=classes, input=input)
-    entrances = {site.index[:2]: site for site in reversed(network.sites)}
+    entrances = {block_of(site): site for site in reversed(network.sites)}
 
     def middle(site: Site) -> int:
         if site.role == "stem":
             return 45
-        reader = site if midplanes == "per_conv" else entrances[site.index[:2]]
+        reader = site if midplanes == "per_conv" else entrances[block_of(site)]
         return middle_width(reader.before.channels, site.after.channels, (3, 3, 3))
 
     return factorize(network, "r2plus1d", role("stem", "spatial"), middle)
+
+
+def block_of(site: Site) -> tuple[int, ...]:
+    """Which block a site is in: a body holds stages, a stage blocks."""
+    return site.index[:2]

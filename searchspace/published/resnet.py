@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from math import inf
 
 from searchspace.architecture import (
     Activation,
@@ -20,12 +19,20 @@ from searchspace.architecture import (
     Shape,
 )
 from searchspace.blocks import Block, bottleneck, chain, residual, whole_width
-
-Depths = dict[int, tuple[int, ...]]
+from searchspace.fields import choice, integer, multiplier
 
 # Blocks of stages 2 to 5. 26 is the Octave paper's (arXiv 1904.05049), 200 that of He et al. 2016 (arXiv 1603.05027).
-BASIC: Depths = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}
-BOTTLENECK: Depths = {26: (2, 2, 2, 2), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3), 200: (3, 24, 36, 3)}
+DEPTHS = {
+    18: (2, 2, 2, 2),
+    26: (2, 2, 2, 2),
+    34: (3, 4, 6, 3),
+    50: (3, 4, 6, 3),
+    101: (3, 4, 23, 3),
+    152: (3, 8, 36, 3),
+    200: (3, 24, 36, 3),
+}
+BASIC = (18, 34)
+BOTTLENECK = tuple(depth for depth in DEPTHS if depth not in BASIC)
 
 STRIDE_IN = {"3x3": "spatial", "1x1": "reduce"}
 
@@ -44,11 +51,9 @@ def resnet(
     A bottleneck strides in its 3 x 3 convolution, as torchvision's do, or in its first 1 x 1, as the paper's do.
     It ends `expansion` times as wide as it is inside. `width` multiplies all widths.
     """
-    blocks = _blocks(depth, BASIC | BOTTLENECK)
-    if stride_in not in STRIDE_IN:
-        raise ArchitectureError(f"`stride_in` must be one of {', '.join(STRIDE_IN)}, but got {stride_in!r}.")
-    if type(expansion) is not int or expansion < 1:
-        raise ArchitectureError(f"`expansion` must be a whole number >= 1, but got {expansion!r}.")
+    choice("depth", depth, DEPTHS)
+    choice("stride_in", stride_in, STRIDE_IN)
+    integer("expansion", expansion)
     if depth in BASIC and stride_in != "3x3":
         raise ArchitectureError(
             f"`stride_in` must be 3x3 at depths whose blocks have no 1x1, but got ({depth=}, {stride_in=})."
@@ -57,13 +62,11 @@ def resnet(
         raise ArchitectureError(
             f"`expansion` must be left at depths whose blocks have no 1x1, but got ({depth=}, {expansion=})."
         )
-    if not isinstance(width, int | float) or not 0 < width < inf:
-        raise ArchitectureError(f"`width` must be a positive number, the multiplier of all widths, but got {width!r}.")
-    first = whole_width(64 * width)
+    first = whole_width(64 * multiplier("width", width))
     if depth in BASIC:
-        return _network(residual, first, first, blocks, classes, input)
+        return _network(residual, first, first, depth, classes, input)
     block = partial(bottleneck, stride_in=STRIDE_IN[stride_in], expansion=expansion)
-    return _network(block, first, expansion * first, blocks, classes, input)
+    return _network(block, first, expansion * first, depth, classes, input)
 
 
 def resnext(
@@ -78,24 +81,13 @@ def resnext(
 
     One group 128 wide makes the wide ResNet of torchvision (Zagoruyko & Komodakis 2016, arXiv 1605.07146).
     """
-    blocks = _blocks(depth, BOTTLENECK)
-    if any(type(value) is not int or value < 1 for value in (groups, width_per_group)):
-        raise ArchitectureError(
-            f"`groups` and `width_per_group` must be whole numbers >= 1, but got ({groups=}, {width_per_group=})."
-        )
-    block = partial(bottleneck, groups=groups, expansion=256 / (groups * width_per_group))
-    return _network(block, 64, 256, blocks, classes, input)
+    choice("depth", depth, BOTTLENECK)
+    inside = integer("groups", groups) * integer("width_per_group", width_per_group)
+    block = partial(bottleneck, groups=groups, expansion=256 / inside)
+    return _network(block, 64, 256, depth, classes, input)
 
 
-def _blocks(depth: int, depths: Depths) -> tuple[int, ...]:
-    if depth not in depths:
-        raise ArchitectureError(f"`depth` must be one of {', '.join(map(str, sorted(depths)))}, but got {depth!r}.")
-    return depths[depth]
-
-
-def _network(
-    block: Block, stem: int, out: int, blocks: tuple[int, ...], classes: int, input: tuple[int, ...]
-) -> Architecture:
+def _network(block: Block, stem: int, out: int, depth: int, classes: int, input: tuple[int, ...]) -> Architecture:
     """A stem of width `stem`, a stage of `out` that keeps its size, stages that halve it and double `out`, a head."""
 
     def stage(number: int, count: int) -> Callable[[Shape], Chain]:
@@ -106,7 +98,7 @@ def _network(
     body = chain(
         Architecture(input, Chain()).output,
         Chain((Conv(stem, 7, 2, label="stem"), Norm(), Activation(), Pool("max", 3, 2)), label="stem"),
-        *(stage(number, count) for number, count in enumerate(blocks, 2)),
+        *(stage(number, count) for number, count in enumerate(DEPTHS[depth], 2)),
         Chain((AdaptivePool(), Flatten(), Linear(classes, label="classifier")), label="head"),
     )
     return Architecture(input, body)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from searchspace.architecture import Architecture, ArchitectureError, Pool
+from searchspace.fields import integer, switch
 from searchspace.published.clip import clip
 from searchspace.published.resnet import resnet
 from searchspace.transforms import Where, everywhere, inflate, leaf, regroup, renorm, retime, role, separate
@@ -24,6 +25,8 @@ def resnet3d(
     `preserve_interactions`, everywhere; then the 1 x 1 x 1 convolutions may be in `pointwise_groups`. Norms as in the
     authors' code: eps 1e-3.
     """
+    switch("preserve_interactions", preserve_interactions)
+    integer("pointwise_groups", pointwise_groups)
     network = renorm(inflated_resnet(depth, classes, input), 1e-3)
     if groups == "depthwise":
         separated = separate(network, "preserved" if preserve_interactions else "reduced", role("spatial"))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from math import inf
 
 from searchspace.architecture import (
     Activation,
@@ -20,6 +19,7 @@ from searchspace.architecture import (
     Shape,
 )
 from searchspace.blocks import chain, shuffle_unit, whole_width
+from searchspace.fields import integer, multiplier
 from searchspace.transforms import regroup, role, under
 
 UNITS = (4, 8, 4)
@@ -42,11 +42,7 @@ def shufflenet_v1(
     stem's 24 channels: by default they stay, at most half of stage 2, and are 48 from scale 2 on.
     Without `shuffle` it is the ablation of Table 3. `squeeze_excite`, Table 5's, is a share of a unit's branch.
     """
-    if type(groups) is not int or groups < 1:
-        raise ArchitectureError(f"`groups` must be a whole number >= 1, but got {groups!r}.")
-    if not isinstance(scale, int | float) or not 0 < scale < inf:
-        raise ArchitectureError(f"`scale` must be a positive number, the multiplier of widths, but got {scale!r}.")
-    width = whole_width(stage2_width(groups) * scale, groups)
+    width = whole_width(stage2_width(integer("groups", groups)) * multiplier("scale", scale), groups)
     first = whole_width(min(48 if scale >= 2 else 24, width / 2), groups) if stem is None else stem
     if type(first) is not int or first % groups or not 0 < first < width:
         raise ArchitectureError(
@@ -71,20 +67,7 @@ def shufflenet_v1(
 def stage2_width(groups: int) -> int:
     """Width of stage 2 at scale 1: 144, 200, 240, 272, 384 in the paper, for 1, 2, 3, 4, 8 groups at about equal cost.
 
-    Each is the multiple of 4 * `groups` that brings the multiply-adds of all convolutions at 224 x 224 nearest to the
-    140 M that the paper compares at; so is the width for other counts, which it does not give.
+    A power law through the first and the last meets all five, to the nearest multiple of 4 * `groups`; so is the
+    width for other counts, which the paper does not give.
     """
-
-    def gap(width: int) -> float:
-        into, macs = 24, 24 * 27 * 112.0**2
-        for i, count in enumerate(UNITS):
-            out, mid, positions = width << i, (width << i) / 4, (28 >> i) ** 2
-            first = 4 * into * mid / (groups if i else 1) + mid * (out - into) / groups
-            macs += positions * (first + (count - 1) * 2 * out * mid / groups + count * 9 * mid)
-            into = out
-        return abs(macs - 140e6)
-
-    width = step = 4 * groups
-    while gap(width + step) < gap(width):
-        width += step
-    return width
+    return whole_width(144 * groups**0.47, 4 * groups)

@@ -7,7 +7,6 @@ from typing import Literal
 from searchspace.architecture import (
     AdaptivePool,
     Architecture,
-    ArchitectureError,
     Chain,
     Concat,
     Conv,
@@ -17,6 +16,7 @@ from searchspace.architecture import (
     Pool,
 )
 from searchspace.blocks import unit
+from searchspace.fields import choice
 
 # Squeeze widths of fire modules 2 to 9; each expands fourfold, to 1 x 1 and to 3 x 3.
 SQUEEZES = (16, 16, 32, 32, 48, 48, 64, 64)
@@ -32,9 +32,8 @@ def squeezenet(
 
     1.0 is the paper's; 1.1, of the authors' repository, has a smaller stem and pools earlier, at 2.3 times less cost.
     """
-    if str(version) not in VERSIONS:
-        raise ArchitectureError(f"`version` of squeezenet must be one of {', '.join(VERSIONS)}, but got {version!r}.")
-    width, kernel, pooled = VERSIONS[str(version)]
+    version = f"{version}.0" if type(version) is int else str(version)  # YAML reads unquoted ones as numbers
+    width, kernel, pooled = VERSIONS[choice("version", version, VERSIONS)]
     pool = Pool("max", 3, 2, padding=0, ceil=True)
     stages: list[list[Node]] = []
     for number, squeeze in enumerate(SQUEEZES, 2):

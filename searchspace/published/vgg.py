@@ -6,7 +6,6 @@ from searchspace.architecture import (
     Activation,
     AdaptivePool,
     Architecture,
-    ArchitectureError,
     Chain,
     Conv,
     Dropout,
@@ -16,6 +15,7 @@ from searchspace.architecture import (
     Pool,
 )
 from searchspace.blocks import unit
+from searchspace.fields import choice, switch
 
 WIDTHS = (64, 128, 256, 512, 512)
 CONVOLUTIONS = {11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
@@ -29,8 +29,8 @@ def vgg(
     The paper trains without `batch_norm`; the form with it is torchvision's, as is the pooling to 7 x 7 that lets
     another input in and does nothing at 224.
     """
-    if depth not in CONVOLUTIONS:
-        raise ArchitectureError(f"`depth` of vgg must be one of {', '.join(map(str, CONVOLUTIONS))}, but got {depth}.")
+    counts = CONVOLUTIONS[choice("depth", depth, CONVOLUTIONS)]
+    switch("batch_norm", batch_norm)
 
     def stage(number: int, out: int, count: int) -> Chain:
         convolutions = [
@@ -38,7 +38,7 @@ def vgg(
         ]
         return Chain((*convolutions, Pool("max", 2, 2)), label=f"stage{number}")
 
-    stages = [stage(i, out, n) for i, (out, n) in enumerate(zip(WIDTHS, CONVOLUTIONS[depth], strict=True), 1)]
+    stages = [stage(i, out, n) for i, (out, n) in enumerate(zip(WIDTHS, counts, strict=True), 1)]
     hidden: tuple[Node, ...] = (Linear(4096), Activation(), Dropout(), Linear(4096), Activation(), Dropout())
     head = Chain((AdaptivePool(7), Flatten(), *hidden, Linear(classes, label="classifier")), label="head")
     return Architecture(input, Chain((*stages, head)))

@@ -8,7 +8,6 @@ from math import lcm
 from searchspace.architecture import (
     Activation,
     Architecture,
-    ArchitectureError,
     Conv,
     Leaf,
     Linear,
@@ -17,9 +16,12 @@ from searchspace.architecture import (
     SqueezeExcite,
 )
 from searchspace.blocks import low_width, whole_width
+from searchspace.fields import integer, multiplier, switch
 from searchspace.transforms.rewriting import at, beyond, replaced, spliced, tail_of
-from searchspace.transforms.where import Where, indivisible
+from searchspace.transforms.where import Where, indivisible, matching
 from searchspace.widths import Flow, Index, settled
+
+WIDE: tuple[type[Conv | Linear], ...] = (Conv, Linear)
 
 
 def widen(architecture: Architecture, factor: float, where: Where, multiple: int = 1) -> Architecture:
@@ -28,13 +30,13 @@ def widen(architecture: Architecture, factor: float, where: Where, multiple: int
     Low channels keep their share. A squeeze-excite keeps its ratio to what it reads. A width that cannot follow
     (see above) stays; so does the network's output.
     """
-    if not factor > 0 or multiple < 1:
-        raise ArchitectureError(f"`factor` and `multiple` must be positive, but got ({factor=}, {multiple=}).")
+    multiplier("factor", factor)
+    integer("multiple", multiple)
     flow = Flow(architecture)
     wider: dict[Index, Leaf] = {}
-    for site in architecture.sites:
-        leaf, index = site.leaf, site.index
-        if not isinstance(leaf, Conv | Linear) or index in flow.held | flow.outputs or not where(site):
+    for site, leaf in matching(architecture, where, *WIDE):
+        index = site.index
+        if index in flow.held | flow.outputs:
             continue
         low = leaf.low if isinstance(leaf, Conv) else 0
         parts = flow.parts(index)
@@ -62,13 +64,13 @@ def octave(architecture: Architecture, alpha: float, where: Where) -> Architectu
     or whose readers cannot take one (a Flatten, a window that is not "same"), stays as it is. Before `factorize`:
     an asymmetric pair that shares a stride axis by axis cannot become octave.
     """
-    low_width(alpha, 1)
+    low_width(alpha, 1)  # refuses what is no share
     flow = Flow(architecture)
-    lower: dict[Index, Leaf] = {}
-    for site in architecture.sites:
-        leaf, index = site.leaf, site.index
-        if isinstance(leaf, Conv) and index not in flow.held and where(site):
-            lower[index] = replace(leaf, low=low_width(alpha, leaf.out, flow.parts(index)))
+    lower: dict[Index, Leaf] = {
+        site.index: replace(leaf, low=low_width(alpha, leaf.out, flow.parts(site.index)))
+        for site, leaf in matching(architecture, where, Conv)
+        if site.index not in flow.held
+    }
     return replaced(architecture, settled(architecture, lower, flow))
 
 
@@ -80,11 +82,10 @@ def regroup(architecture: Architecture, groups: int, shuffle: bool, where: Where
     does not divide: `where=... & divisible_by(groups)` leaves those out. Regroup before `factorize`, which then
     keeps one shuffle a pair, and before `octave`, which then rounds to whole groups.
     """
+    integer("groups", groups)
+    switch("shuffle", shuffle)
     change: dict[Index, tuple[Node, ...]] = {}
-    for site in architecture.sites:
-        leaf = site.leaf
-        if not isinstance(leaf, Conv) or not where(site):
-            continue
+    for site, leaf in matching(architecture, where, Conv):
         if widths := indivisible(site, groups):
             got = ", ".join(f"{name}={width}" for name, width in widths.items())
             raise at(

@@ -22,18 +22,17 @@ from searchspace.architecture import (
     axes,
     windows,
 )
+from searchspace.fields import integer
 from searchspace.transforms.rewriting import replaced
-from searchspace.transforms.where import Where, everywhere
+from searchspace.transforms.where import SLIDING, Sliding, Where, everywhere, matching
 from searchspace.widths import Index
-
-Sliding = Conv | Depthwise | Pool
 
 
 def resize(architecture: Architecture, space: tuple[int, ...]) -> Architecture:
     """The same body on an input of another (height, width) or (frames, height, width)."""
-    if len(space) != len(architecture.input) - 1:
+    if not isinstance(space, list | tuple) or len(space) != len(architecture.input) - 1:
         raise ArchitectureError(
-            f"`space` must have as many axes as the input, but got {tuple(space)} for {architecture.input[1:]}."
+            f"`space` must have as many axes as the input, but got {space!r} for {architecture.input[1:]}."
         )
     return Architecture((architecture.input[0], *space), architecture.body)
 
@@ -44,41 +43,41 @@ def inflate(architecture: Architecture, frames: int, where: Where = everywhere) 
 
     Where `where` matches, square kernels, strides and dilations hold for time too, padded "same"; everything else
     works on each frame by itself. An even kernel that would not fit is 1 along time. Adaptive pooling joins all
-    frames. `factorize` after it, and `retime` where time has a kernel or a stride of its own.
+    frames. `where` must take in all summands: with a strided convolution, the projection beside it. `factorize`
+    after it, and `retime` where time has a kernel or a stride of its own.
     """
     if len(architecture.input) != 3:
         raise ArchitectureError(
             f"inflate needs an architecture of images, (channels, height, width), but got input {architecture.input}. "
             "`resize` changes its frames, `retime` what happens along them."
         )
-    if type(frames) is not int or frames < 1:
-        raise ArchitectureError(f"`frames` must be a whole number >= 1, but got {frames!r}.")
     channels, *image = architecture.input
+    chosen = {site.index for site, _ in matching(architecture, where, *SLIDING)}
     sites = {site.index: site for site in architecture.sites}
-    body, _ = _inflated(architecture.body, frames, (), sites, where)
+    body, _ = _inflated(architecture.body, integer("frames", frames), (), sites, chosen)
     assert isinstance(body, Chain)
     return Architecture((channels, frames, *image), body)
 
 
-def _inflated(node: Node, frames: int, index: Index, sites: dict[Index, Site], where: Where) -> tuple[Node, int]:
+def _inflated(node: Node, frames: int, index: Index, sites: dict[Index, Site], chosen: set[Index]) -> tuple[Node, int]:
     """`node` with a time axis, and how many of the `frames` that it reads it leaves."""
     match node:
         case Conv() | Depthwise() | Pool():
             site = sites[index]
-            leaf = _cubed(node, frames) if where(site) else _timed(node, 2, 1, 1, 0, 1)
+            leaf = _cubed(node, frames) if index in chosen else _timed(node, 2, 1, 1, 0, 1)
             return leaf, leaf.after(Shape(site.before.channels, (frames, *site.before.space), site.before.low)).space[0]
         case AdaptivePool():
             return replace(node, size=(1, *axes(node.size, 2))), 1
         case Tap():
-            return replace(node, head=_inflated(node.head, frames, (*index, 0), sites, where)[0]), frames
+            return replace(node, head=_inflated(node.head, frames, (*index, 0), sites, chosen)[0]), frames
         case Chain():
             items: list[Node] = []
             for i, item in enumerate(node.items):
-                new, frames = _inflated(item, frames, (*index, i), sites, where)
+                new, frames = _inflated(item, frames, (*index, i), sites, chosen)
                 items.append(new)
             return replace(node, items=tuple(items)), frames
         case Add() | Concat():
-            parts = [_inflated(branch, frames, (*index, i), sites, where) for i, branch in enumerate(node.branches)]
+            parts = [_inflated(branch, frames, (*index, i), sites, chosen) for i, branch in enumerate(node.branches)]
             return replace(node, branches=tuple(part for part, _ in parts)), parts[0][1]
     return node, frames
 
@@ -100,14 +99,13 @@ def retime(
             "`inflate` gives it frames."
         )
     change: dict[Index, Leaf] = {}
-    for site in architecture.sites:
-        leaf = site.leaf
-        if isinstance(leaf, Conv | Depthwise | Pool) and where(site):
-            size, step, pad, spread = (window[0] for window in windows(leaf, 3))
-            if kernel is not None:
-                size, pad, spread = kernel, (kernel - 1) * spread // 2, spread if kernel > 1 else 1
-            pad = pad if padding is None else padding
-            change[site.index] = _timed(leaf, 3, size, step if stride is None else stride, pad, spread)
+    for site, leaf in matching(architecture, where, *SLIDING):
+        size, step, pad, spread = (window[0] for window in windows(leaf, 3))
+        if kernel is not None:
+            size, pad = integer("kernel", kernel), (kernel - 1) * spread // 2
+            spread = spread if size > 1 else 1
+        pad = pad if padding is None else padding
+        change[site.index] = _timed(leaf, 3, size, step if stride is None else stride, pad, spread)
     return replaced(architecture, change)
 
 

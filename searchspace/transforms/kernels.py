@@ -22,11 +22,14 @@ from searchspace.architecture import (
     windows,
 )
 from searchspace.blocks import FACTORIZATIONS, SEPARATIONS, SPATIOTEMPORAL, factorized, middle_width, spread
+from searchspace.fields import choice, integers, refusal, switch
 from searchspace.transforms.rewriting import at, beyond, neighbours, spliced, tail_of
-from searchspace.transforms.where import Where
+from searchspace.transforms.where import SLIDING, Where, matching
 from searchspace.widths import Index
 
 Middle = Callable[[Site], int]
+
+FILTERS: tuple[type[Conv | Depthwise], ...] = (Conv, Depthwise)
 
 
 def middle_of(site: Site) -> int:
@@ -46,18 +49,16 @@ def factorize(architecture: Architecture, kind: str, where: Where, middle: Middl
     convolution takes the activation before it in its chain, or "relu". Side by side, each has its own norm and
     activation. Raises `ArchitectureError` for an even kernel, a padding that is not "same", or a 3D kind in 2D.
     """
-    if kind not in FACTORIZATIONS:
-        raise ArchitectureError(f"`kind` must be one of {', '.join(FACTORIZATIONS)}, but got {kind!r}.")
+    choice("kind", kind, FACTORIZATIONS)
+    if not callable(middle):
+        raise refusal("middle", "a function of a site", middle)
     n = len(architecture.input) - 1
     if kind in SPATIOTEMPORAL and n == 2:
         raise ArchitectureError(
             f"factorize by {kind!r} needs a time axis, but got input {architecture.input}. `inflate` it first."
         )
     change: dict[Index, tuple[Node, ...]] = {}
-    for site in architecture.sites:
-        leaf = site.leaf
-        if not isinstance(leaf, Conv | Depthwise) or kind == "none" or not where(site):
-            continue
+    for site, leaf in matching(architecture, where, *FILTERS):
         kernel, _, _, dilation = windows(leaf, n)
         octave = bool(site.before.low or site.after.low)
         odd = tuple(k + 1 - k % 2 for k in kernel)
@@ -107,16 +108,12 @@ def separate(architecture: Architecture, interactions: str, where: Where) -> Arc
     """k x k convolutions as depthwise ones: channel separation (Tran et al. 2019, arXiv 1904.02811).
 
     "preserved": a 1 x 1 convolution in the groups of the original, with its norm and no activation, comes first, so
-    that filters join the same pairs of channels. "reduced": only where the width changes, so that they join fewer.
+    that filters join the same pairs of channels. "reduced": it does only where the width changes; they join fewer.
     """
-    if interactions not in SEPARATIONS:
-        raise ArchitectureError(f"`interactions` must be one of {', '.join(SEPARATIONS)}, but got {interactions!r}.")
+    choice("interactions", interactions, SEPARATIONS)
     change: dict[Index, tuple[Node, ...]] = {}
-    for site in architecture.sites:
-        leaf = site.leaf
-        if not isinstance(leaf, Conv) or interactions == "none" or not where(site):
-            continue
-        if max(axes(leaf.kernel, len(site.before.space))) == 1:
+    for site, leaf in matching(architecture, where, Conv):
+        if interactions == "none" or max(axes(leaf.kernel, len(site.before.space))) == 1:
             continue
         alone = Depthwise(leaf.kernel, leaf.stride, leaf.padding, leaf.dilation, leaf.bias, label="depthwise")
         change[site.index] = (alone,)
@@ -133,16 +130,15 @@ def dilate(architecture: Architecture, dilation: Axes, where: Where, keep_stride
     With `keep_stride` false, convolutions and pools that match lose their stride as well: dilation takes its place,
     as segmentation does (Yu & Koltun 2016, arXiv 1511.07122). `where` must then take in all summands.
     """
+    integers("dilation", dilation)
+    switch("keep_stride", keep_stride)
     change: dict[Index, tuple[Node, ...]] = {}
-    for site in architecture.sites:
-        leaf = site.leaf
-        if not isinstance(leaf, Conv | Depthwise | Pool) or not where(site):
-            continue
+    for site, leaf in matching(architecture, where, *SLIDING):
         n = len(site.before.space)
         if not isinstance(leaf, Pool):
             kernel, _, padding, old = windows(leaf, n)
             new = tuple(d if k > 1 else o for k, d, o in zip(kernel, axes(dilation, n), old, strict=True))
-            changed = replace(leaf, dilation=new)  # refuses a dilation below 1
+            changed = replace(leaf, dilation=new)
             if leaf.padding != "same":
                 grown = [(d - o) * (k - 1) for k, d, o in zip(kernel, new, old, strict=True)]
                 if any(g % 2 for g in grown):

@@ -16,19 +16,19 @@ from searchspace.architecture import (
     Tap,
     children,
 )
-from searchspace.transforms.where import Where, everywhere
+from searchspace.transforms.where import Where, everywhere, matching
 from searchspace.widths import Index
 
 
 def drop(architecture: Architecture, where: Where) -> Architecture:
     """Matching leaves taken out; a branch that was one leaf becomes the identity."""
-    return spliced(architecture, {site.index: () for site in architecture.sites if where(site)})
+    return spliced(architecture, {site.index: () for site, _ in matching(architecture, where, Leaf)})
 
 
 def renorm(architecture: Architecture, eps: float, where: Where = everywhere) -> Architecture:
     """Norms with `eps` added to the variance, which originals differ in (1e-5 in most, 1e-3 in Inception and VMZ)."""
-    norms = [site for site in architecture.sites if isinstance(site.leaf, Norm) and where(site)]
-    return replaced(architecture, {site.index: replace(site.leaf, eps=eps) for site in norms})  # type: ignore[call-arg]
+    norms = matching(architecture, where, Norm)
+    return replaced(architecture, {site.index: replace(norm, eps=eps) for site, norm in norms})
 
 
 def at(site: Site, problem: str) -> ArchitectureError:

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
-from searchspace.architecture import Conv, Leaf, Site
+from searchspace.architecture import Architecture, Conv, Depthwise, Leaf, Pool, Site
+from searchspace.fields import integer, refusal
 
 Where = Callable[[Site], bool]
+Sliding = Conv | Depthwise | Pool
+Kind = TypeVar("Kind", bound=Leaf)
+
+SLIDING: tuple[type[Sliding], ...] = (Conv, Depthwise, Pool)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,13 +53,20 @@ def leaf(*kinds: type[Leaf]) -> Predicate:
     return Predicate(lambda site: isinstance(site.leaf, kinds))
 
 
+def matching(architecture: Architecture, where: Where, *kinds: type[Kind]) -> list[tuple[Site, Kind]]:
+    """The sites of these leaves that `where` takes in, each with its leaf."""
+    if not callable(where):
+        raise refusal("where", "a predicate over sites, as `role` or `under` make one", where)
+    return [(site, site.leaf) for site in architecture.sites if isinstance(site.leaf, kinds) and where(site)]
+
+
 def divisible_by(groups: int) -> Predicate:
     """Convolutions that can have this many groups: it divides what they read and make, in each frequency."""
+    integer("groups", groups)
     return Predicate(lambda site: isinstance(site.leaf, Conv) and not indivisible(site, groups))
 
 
 def indivisible(site: Site, groups: int) -> dict[str, int]:
     """The widths of a convolution that `groups` does not divide, by name."""
     widths = {"in": site.before.high, "low in": site.before.low, "out": site.after.high, "low out": site.after.low}
-    whole = type(groups) is int and groups >= 1
-    return {name: width for name, width in widths.items() if not whole or width % groups}
+    return {name: width for name, width in widths.items() if width % groups}

@@ -373,14 +373,14 @@ def test_widths_round_to_whole_groups():
     ("block", "given", "rule"),
     [
         (plain, {"alpha": 1.5}, r"`alpha` must be in \[0, 1\], but got 1.5"),
-        (plain, {"kernel": 4}, "`kernel` of a block must be odd, but got 4"),
+        (plain, {"kernel": 4}, "`kernel` of a block must be odd, at most 999, but got 4"),
         (
             plain,
             {"factorization": "split"},
             "`factorization` must be one of none, stacked, asymmetric, r2plus1d, p3d_a, p3d_b, p3d_c, but got 'split'",
         ),
         (plain, {"squeeze_excite": 2}, r"`squeeze_excite` must be in \[0, 1\], but got 2"),
-        (plain, {"activation": "swish"}, "`kind` of Activation must be one of"),
+        (plain, {"activation": "swish"}, "`activation` must be one of"),
         (fire, {"out": 25}, "`out` of a fire block must be even, but got 25"),
         (shuffle_unit, {"out": 8, "stride": 2}, "must widen, in both frequencies, but got"),
         (plain, {"factorization": "r2plus1d"}, "`factorization` 'r2plus1d' needs a time axis, but got a 2D map"),
@@ -390,7 +390,7 @@ def test_widths_round_to_whole_groups():
         (grid_reduction, {"out": 16}, "parallel grid reduction must widen, in both frequencies, but got"),
         (inception_a, {"out": 2}, "must leave its four branches channels, got 2"),
         (inception_c, {"out": 4}, "must leave its split channels, but got 4"),
-        (dense, {"layers": 0}, "`layers` must be at least 1, but got 0"),
+        (dense, {"layers": 0}, "`layers` must be a whole number >= 1, but got 0"),
         (dense, {"layers": 9}, "must grow by at least one channel"),
     ],
 )

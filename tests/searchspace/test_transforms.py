@@ -216,7 +216,7 @@ def test_parts_of_a_concatenation_that_is_grouped_as_a_whole_widen_as_they_are()
     "given", [{"factor": 0}, {"factor": -1}, {"factor": float("nan")}, {"factor": 2, "multiple": 0}]
 )
 def test_widening_by_nothing_is_refused(given):
-    with pytest.raises(ArchitectureError, match="`factor` and `multiple` must be positive, but got"):
+    with pytest.raises(ArchitectureError, match=r"`(factor|multiple)` must be a (positive|whole) number"):
         widen(staged("plain"), where=everywhere, **given)
 
 
@@ -414,7 +414,7 @@ def test_groups_that_do_not_divide_are_refused_with_the_place_or_left_out():
     assert regroup(a, 2, False, divisible_by(2)) == staged("plain", groups=2)
     with pytest.raises(ArchitectureError, match=r"groups=4, out=18, low out=6"):
         regroup(staged("plain", width=24, stem=24, depths=(3,), alpha=0.25), 4, False, role("spatial"))
-    with pytest.raises(ArchitectureError, match="groups=0"):
+    with pytest.raises(ArchitectureError, match="`groups` must be a whole number >= 1, but got 0"):
         regroup(a, 0, False, role("spatial"))
 
 
@@ -503,7 +503,7 @@ def test_dilating_what_cannot_keep_its_size_is_refused():
     with pytest.raises(ArchitectureError, match=r"only at odd dilations.* At conv \(body\.0\)"):
         dilate(a, 2, everywhere)
     assert dilate(a, 3, everywhere).output == a.output
-    with pytest.raises(ArchitectureError, match="`dilation` of Conv"):
+    with pytest.raises(ArchitectureError, match="`dilation` must be a whole number >= 1"):
         dilate(staged("plain"), 0, everywhere)
 
 

@@ -29,6 +29,7 @@ from searchspace.architecture import (
 )
 from searchspace.blocks import BLOCKS, SPATIOTEMPORAL
 from searchspace.cost import cost, leaf_cost
+from searchspace.published import NETWORKS
 from searchspace.transforms import (
     drop,
     everywhere,
@@ -70,8 +71,8 @@ def test_separating_is_building_separated(name, interactions, space):
         {"alpha": 0.25},
         {"dilation": 2},
         {"bias": True},
-        {"groups": 4},
         {"activation": "silu"},
+        *([{"groups": 4}] if interactions == "preserved" else []),  # "reduced", a block has no groups
     ):
         a = staged(name, space, **extra)
         new = separate(a, interactions, STAGES & role("spatial"))
@@ -112,6 +113,11 @@ def test_a_window_that_is_not_same_goes_to_the_depthwise_part():
     new = separate(a, "reduced", everywhere)
     assert new.body.items == (Conv(4, bias=True), Depthwise((2, 3), 2, (0, 1), 2, bias=True))
     assert new.output == a.output
+
+
+def test_a_grouped_kernel_keeps_its_groups_where_it_widens():
+    a = Architecture((4, 6, 6), Chain((Conv(8, 3, groups=2), Conv(8, 3, groups=2))))
+    assert separate(a, "reduced", everywhere).body.items == (Conv(8, groups=2), Depthwise(3), Depthwise(3))
 
 
 def test_a_1_x_1_kernel_has_nothing_to_separate():
@@ -162,6 +168,16 @@ def test_architectures_of_images_take_frames_and_keep_their_images(a, frames):
             time = kernel[0] if kernel[0] == kernel[1] else 1
             assert weights(site) in (weights(old), weights(old) * time)
     runs(cubes)
+
+
+@pytest.mark.parametrize("name", [name for name, network in NETWORKS.items() if len(network().input) == 3])
+def test_every_published_network_of_images_takes_frames(name):
+    a = NETWORKS[name]()
+    for frames in (1, 2, 5):
+        for new in (inflate(a, frames), inflate(a, frames, ~everywhere)):
+            assert new.output.channels == a.output.channels
+            for old, site in zip(a.sites, new.sites, strict=True):
+                assert site.after.space[-2:] == old.after.space
 
 
 @given(a=architectures(dims=2))
@@ -241,7 +257,7 @@ def test_time_taken_out_again_is_never_having_had_it():
 def test_retiming_images_or_to_nothing_is_refused():
     with pytest.raises(ArchitectureError, match=r"retime needs .*got input \(3, 16, 12\)\. `inflate` gives it frames"):
         retime(staged("plain"), everywhere, kernel=3)
-    with pytest.raises(ArchitectureError, match="`kernel` of Conv must be a whole number >= 1"):
+    with pytest.raises(ArchitectureError, match="`kernel` must be a whole number >= 1, but got 0"):
         retime(staged("plain", CLIP), everywhere, kernel=0)
     with pytest.raises(ArchitectureError, match="window must fit the padded map"):
         retime(staged("plain", CLIP), role("stem"), kernel=4, padding=0)

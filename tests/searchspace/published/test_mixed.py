@@ -74,8 +74,8 @@ def test_norms_are_those_of_each_original():
 
 
 @pytest.mark.parametrize(("name", "call", "message"), [
-    ("mixed_convolution", {"level": 1}, "`level` must be a stage, one of 2, 3, 4, 5, but got 1"),
-    ("mixed_convolution", {"level": 3.0}, "`level` must be a stage, one of 2, 3, 4, 5, but got 3.0"),
+    ("mixed_convolution", {"level": 1}, "`level` must be one of 2, 3, 4, 5, but got 1"),
+    ("mixed_convolution", {"level": 3.0}, "`level` must be one of 2, 3, 4, 5, but got 3.0"),
     ("r3d", {"depth": 20}, "`depth` must be one of"),
     ("r2d", {"frames": 16}, r"must be those of the input.*\(frames=16, input=\(3, 8, 112, 112\)\)"),
     ("frame_r2d", {"input": (3, 112, 112)}, r"must be \(channels, frames, height, width\)"),

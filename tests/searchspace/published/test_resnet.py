@@ -80,5 +80,5 @@ def test_errors_say_what_there_is():
         with pytest.raises(ArchitectureError, match="`width` must be a positive number"):
             resnet(width=width)
     for groups, width in ((0, 4), (32, 0), (2.5, 4)):
-        with pytest.raises(ArchitectureError, match="must be whole numbers >= 1"):
+        with pytest.raises(ArchitectureError, match="must be a whole number >= 1"):
             resnext(groups=groups, width_per_group=width)

@@ -134,7 +134,7 @@ def test_twice_the_frames_is_twice_the_convolutions():
     ("resnet3d", {"groups": "deep"}, "`groups` must be a whole number >= 1 or 'depthwise', but got 'deep'"),
     ("resnet3d", {"groups": 0}, "`groups` must be a whole number >= 1"),
     ("resnet3d", {"groups": 48}, r"divides the channels, but got \(groups=48, in=64, out=64\).*stage2"),
-    ("resnet3d", {"groups": "depthwise", "pointwise_groups": "4"}, r"divides the channels, but got \(groups='4'"),
+    ("resnet3d", {"groups": "depthwise", "pointwise_groups": "4"}, "`pointwise_groups` must be a whole number >= 1"),
     ("resnet3d", {"groups": 2, "preserve_interactions": True}, "need groups='depthwise', but got"),
     ("resnet3d", {"pointwise_groups": 2}, "need groups='depthwise', but got"),
     ("resnet3d", {"input": (3, 224, 224)}, r"must be \(channels, frames, height, width\), but got \(3, 224, 224\)"),
