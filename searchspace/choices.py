@@ -106,6 +106,7 @@ RULES: dict[str, Rule] = {
 PARTS: dict[tuple[str, str], Rule] = {  # where a word means something else in the stem or the head
     ("stem", "pool"): _one_of("none", *POOLS),
     ("stem", "ceil"): TRUTH,
+    ("stem", "local_norm"): TRUTH,
     ("head", "width"): (_is_whole(0), "a whole number >= 0"),
     ("head", "auxiliary"): (_is_weight, "a number in [0, 10]"),
 }
@@ -116,6 +117,7 @@ STEM: dict[str, tuple[Value, ...]] = {
     "activation": ("relu",),
     "pool": ("none",),
     "ceil": (False,),
+    "local_norm": (False,),
 }
 HEAD: dict[str, tuple[Value, ...]] = {
     "width": (0,),

@@ -29,6 +29,7 @@ from searchspace.architecture import (
     Dropout,
     Flatten,
     Linear,
+    LocalNorm,
     Node,
     Norm,
     Pool,
@@ -238,7 +239,8 @@ class Space(Codes):
         conv = Conv(self._width(code["stem.width"], scale), kernel, stride, label="stem")  # type: ignore[arg-type]
         kind = str(code["stem.pool"])
         pool = () if kind == "none" else (Pool(kind, 3, 2, padding=0 if ceil else "same", ceil=ceil),)
-        return Chain((conv, Norm(), Activation(str(code["stem.activation"])), *pool), label="stem")
+        local = (LocalNorm(),) if code["stem.local_norm"] else ()
+        return Chain((conv, Norm(), Activation(str(code["stem.activation"])), *local, *pool), label="stem")
 
     def _build_head(self, code: Mapping[str, Value], scale: float) -> Chain:
         width, dropout = code["head.width"], float(code["head.dropout"])  # type: ignore[arg-type]

@@ -22,6 +22,7 @@ from searchspace.architecture import (
     Conv,
     Flatten,
     Linear,
+    LocalNorm,
     Norm,
     Pool,
     Shape,
@@ -495,6 +496,11 @@ def test_a_stem_rounds_its_pool_up_where_asked():
     for ceil, want in ((False, Pool("max", 3, 2)), (True, Pool("max", 3, 2, 0, True))):
         a = space_of({"stem": {"width": 8, "pool": "max", "ceil": ceil}, **stage()}).decode({})
         assert a.body.items[0].items[-1] == want
+
+
+def test_local_norm_stands_between_the_stems_activation_and_its_pool():
+    a = space_of({"stem": {"width": 8, "pool": "max", "local_norm": True}, **stage()}).decode({})
+    assert [type(s.leaf) for s in a.sites[:5]] == [Conv, Norm, Activation, LocalNorm, Pool]
 
 
 def test_an_auxiliary_head_stands_before_the_last_stage():
