@@ -54,7 +54,7 @@ def open_sweep(name: str) -> Sweep:
     sys.path.insert(0, os.getcwd())  # blocks and training functions of the user's own
     path = Path(name)
     known = shipped("sweeps")
-    if not path.is_file():
+    if not os.path.isfile(name):
         if name not in known:
             listed = ", ".join(known)
             raise SweepError([f"SWEEP must be a YAML file or one of {listed} (got {name!r}{meant(name, known)})"])
@@ -366,7 +366,7 @@ def prune_dead_command(
 
 @app.command("doctor")
 def doctor_command(as_json: Json = False) -> None:
-    """Versions, devices, and whether the Ray and the MLflow of the environment answer."""
+    """Versions, devices, and whether the Ray and the MLflow of the environment answer; exit code 1 where not."""
     import torch
 
     from nas.jobs import WorkersError
@@ -377,23 +377,27 @@ def doctor_command(as_json: Json = False) -> None:
     cards = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     facts["devices"] = ", ".join(cards) or "cpu"
     address, uri = os.environ.get("RAY_ADDRESS"), os.environ.get("MLFLOW_TRACKING_URI")
+    silent = False
     facts["RAY_ADDRESS"] = "not set: a local session is used"
     if address:
         try:
             facts["RAY_ADDRESS"] = f"{reachable(address, 5.0)} answers"
         except WorkersError as error:
-            facts["RAY_ADDRESS"] = f"{address} does not answer: {error}"
+            facts["RAY_ADDRESS"], silent = f"{address} does not answer: {error}", True
     facts["MLFLOW_TRACKING_URI"] = "not set: a sqlite file in OUT is used"
     if uri:
         from nas.tracking import problem_with
 
         problem = problem_with(uri)
+        silent = silent or bool(problem)
         facts["MLFLOW_TRACKING_URI"] = f"{uri} does not answer: {problem}" if problem else f"{uri} answers"
     if as_json:
         emit({"format": "doctor/1", **facts})
     else:
         for name, value in facts.items():
             print(f"{name:<22}{value}")
+    if silent:
+        raise typer.Exit(1)
 
 
 def main() -> None:
@@ -430,7 +434,8 @@ USER_ERRORS = {
 
 def exit_code(error: Exception) -> int | None:
     """2 for what the user wrote, 1 for what failed; None for an error that is ours. By name: nothing is imported."""
-    return USER_ERRORS.get(f"{type(error).__module__}.{type(error).__qualname__}")
+    code = USER_ERRORS.get(f"{type(error).__module__}.{type(error).__qualname__}")
+    return 1 if code is None and isinstance(error, OSError) else code  # the system's: no room, no permission
 
 
 if __name__ == "__main__":

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from experiments.terminal import table
 from nas.pareto import Objective
 from nas.quantities import short
 from nas.results import Result
-from nas.search import Outcome
+
+if TYPE_CHECKING:
+    from nas.search import Outcome
 
 
 def write_report(outcome: Outcome) -> list[Path]:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
+from typing import Any, cast
 from uuid import uuid4
 
-from nas.results import Result, Results
-from nas.sweep import Sweep, SweepError
+from nas.results import Result, Results, ResultsError
+from nas.sweep import FORMAT, Sweep, SweepError
 
 FREE = {"budget", "workers", "tracking", "storage"}  # of a sweep, what may change between two calls on one folder
 
@@ -30,13 +34,27 @@ def held(out: Path) -> Iterator[None]:
         except OSError:
             file.seek(0)
             raise SweepError(
-                [f"{out}: must not be in use by another search (process {file.read().strip()} holds it)"]
+                [f"{out}: must not be in use by another search (held by {file.read().strip() or 'one that starts'})"]
             ) from None
         file.seek(0)
         file.truncate()
-        file.write(str(os.getpid()))
+        file.write(f"process {os.getpid()} on {socket.gethostname()} since {datetime.now():%Y-%m-%d %H:%M:%S}")
         file.flush()
         yield
+
+
+@contextmanager
+def full_disk_said(out: Path) -> Iterator[None]:
+    """Raises `ResultsError`, which says what to do, in place of the `OSError` of a full disk."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise ResultsError(
+            f"{out}: there must be room on the disk, but it is full ({error}). What was finished is saved: make room, "
+            "then run the same command again."
+        ) from None
 
 
 def refuse_another(sweep: Sweep, out: Path) -> None:
@@ -44,7 +62,7 @@ def refuse_another(sweep: Sweep, out: Path) -> None:
     path = out / "sweep.json"
     now = json.loads(json.dumps(sweep.to_json()))
     if path.exists():
-        before = json.loads(path.read_text())
+        before = read_json(path, FORMAT)
         changed = [k for k in now if k not in FREE and now[k] != before.get(k)]
         if changed:
             faults = [f"{path}: {k}: must stay as it was ({_cut(before.get(k))}; got {_cut(now[k])})" for k in changed]
@@ -56,7 +74,7 @@ def refuse_other_data(out: Path, fingerprint: str) -> None:
     path = out / "data.json"
     if not path.exists():
         write_json(path, {"format": "data/1", "fingerprint": fingerprint})
-    before = json.loads(path.read_text()).get("fingerprint")
+    before = read_json(path, "data/1").get("fingerprint")
     if before != fingerprint:
         raise SweepError(
             [f"data: must be what it was when {out} was begun ({before}; got {fingerprint}); use another --out"]
@@ -67,7 +85,7 @@ def identity(out: Path) -> str:
     """Eight hexadecimal digits that tell `out` from every other folder, made once."""
     path = out / "id"
     if not path.exists():
-        path.write_text(uuid4().hex[:8])
+        _write_whole(path, uuid4().hex[:8])
     return path.read_text().strip()
 
 
@@ -95,26 +113,18 @@ def read_sweep_of(out: Path) -> Sweep:
     """The sweep whose folder `out` is. Raises `SweepError` where it is nobody's."""
     path = out / "sweep.json"
     try:
-        record = json.loads(path.read_text())
-    except OSError:
-        raise SweepError([f"{path}: must be there; `nas search` writes it (no sweep has run into {out}?)"]) from None
-    except ValueError as error:
-        raise SweepError([f"{path}: must be JSON ({error})"]) from None
-    return Sweep.from_json(record)
+        return Sweep.from_json(read_json(path, FORMAT))
+    except SweepError as error:
+        raise SweepError([f if f.startswith(str(path)) else f"{path}: {f}" for f in error.faults]) from None
 
 
 def read_front(out: Path) -> list[Result]:
     """The members in `out/front.json`. Raises `SweepError` for a folder without one, or another format."""
     path = out / "front.json"
-    try:
-        record = json.loads(path.read_text())
-    except OSError:
-        raise SweepError([f"{path}: must be there; `nas search` writes it (no sweep has run into {out}?)"]) from None
-    except ValueError as error:
-        raise SweepError([f"{path}: must be JSON ({error})"]) from None
-    if record.get("format") != "front/1":
-        raise SweepError([f"{path}: format must be 'front/1' (got {record.get('format')!r})"])
-    return [Result.from_json(member) for member in record["members"]]
+    members = read_json(path, "front/1").get("members")
+    if not isinstance(members, list):
+        raise SweepError([f"{path}: members must be a list (got {members!r})"])
+    return [Result.from_json(member) for member in members]
 
 
 def find_trial(out: Path, number: int) -> Result:
@@ -129,9 +139,35 @@ def find_trial(out: Path, number: int) -> Result:
     return row
 
 
-def write_json(path: Path, record: object) -> None:
+def read_json(path: Path, form: str) -> dict[str, Any]:
+    """The object in one of our files. Raises `SweepError` where it is missing, no JSON or of a format not `form`."""
+    try:
+        record = json.loads(path.read_text())
+    except FileNotFoundError:
+        rule = f"must be there; `nas search` writes it (no sweep has run into {path.parent}?)"
+        raise SweepError([f"{path}: {rule}"]) from None
+    except OSError as error:
+        raise SweepError([f"{path}: must be a readable file ({error.strerror})"]) from None
+    except (ValueError, RecursionError) as error:
+        raise SweepError([f"{path}: must be JSON ({error})"]) from None
+    got = record.get("format") if isinstance(record, dict) else None
+    if got != form:
+        rule = f"format must be {form!r} (got {got!r}); another version of this package reads it"
+        raise SweepError([f"{path}: {rule}"])
+    return cast(dict[str, Any], record)
+
+
+def write_json(path: Path, record: object, *, indent: int | None = 1) -> None:
+    _write_whole(path, json.dumps(record, indent=indent) + "\n")
+
+
+def _write_whole(path: Path, text: str) -> None:
     """Whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(json.dumps(record, indent=1) + "\n")
-    os.replace(temporary, path)
+    try:
+        temporary.write_text(text)
+        os.replace(temporary, path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise

@@ -25,10 +25,15 @@ class Interrupts:
         self._before: dict[int, object] = {}
 
     def __enter__(self) -> Self:
+        self.take()
+        return self
+
+    def take(self) -> None:
+        """Take the signals from whoever has them now: Ray's start takes SIGTERM, and ends the process by it."""
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
-                self._before[number] = signal.signal(number, self._handle)
-        return self
+                before = signal.signal(number, self._handle)
+                self._before.setdefault(number, before)
 
     def __exit__(self, *error: object) -> None:
         for number, handler in self._before.items():

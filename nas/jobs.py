@@ -102,7 +102,7 @@ def run(job: Job, *, node: str | None = None, device: str = "auto") -> Result:
             values["accuracy"] = last.val_accuracy
             if job.evaluate_test:
                 _, values["test_accuracy"] = evaluate(network, data, "test", device=device)
-            done = result("complete", trained.curve)
+            done = replace(result("complete", trained.curve), note=trained.note)
             if done.final and checkpoint is not None:
                 network_file = checkpoint.with_name(f"{checkpoint.name}.safetensors")
                 save(network_file, network)

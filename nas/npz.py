@@ -9,6 +9,8 @@ import numpy as np
 
 from nas.resident import SPLITS, DataError, Resident, resident, stratified
 
+MOST_CLASSES = 10**6  # what is larger is a slip, and would not fit a classifier
+
 
 def npz(path: Path, seed: int = 0) -> Resident:
     """An .npz file, read without pickle.
@@ -18,12 +20,12 @@ def npz(path: Path, seed: int = 0) -> Resident:
     split 60/20/20 by class with `seed`; `classes`, where some class has no image. Instead of one pair of arrays it may
     hold a pair for each split: train_images, train_labels, val_images and so on.
     """
-    if not path.is_file():
-        raise DataError(f"{path}: there must be an .npz file here, but there is none.")
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:  # numpy leaves a cut file open
             arrays = {name: file[name] for name in file.files}
-    except Exception as error:  # numpy raises many kinds: BadZipFile, EOFError, ValueError for pickled objects
+    except FileNotFoundError:
+        raise DataError(f"{path}: there must be an .npz file here, but there is none.") from None
+    except Exception as error:  # numpy raises many kinds: OSError, BadZipFile, EOFError, ValueError for objects
         raise DataError(
             f"{path}: must be an .npz file of plain arrays, but {error}. Write it with numpy.savez and no objects."
         ) from None
@@ -103,6 +105,8 @@ def _classes(labels: np.ndarray, stated: np.ndarray | None) -> int:
     low, high = int(labels.min()), int(labels.max())
     if low < 0 or high >= classes:
         raise DataError(f"`labels` must be in 0..{max(classes, 1) - 1} (classes - 1), but got {low}..{high}.")
+    if classes > MOST_CLASSES:
+        raise DataError(f"There must be at most {MOST_CLASSES} classes, but got {classes} (labels {low}..{high}).")
     found = np.unique(labels)
     if len(found) < 2:
         raise DataError(f"`labels` must name at least two classes, but all {len(labels)} are {low}.")

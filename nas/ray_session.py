@@ -47,7 +47,11 @@ def open_session(ray: ModuleType, address: str | None, modules: Sequence[str], g
     except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError, SystemExit) as error:
         with contextlib.suppress(Exception):
             ray.shutdown()
-        raise WorkersError(f"Ray at {address} must take this driver, but {type(error).__name__}: {error}") from None
+        raise WorkersError(
+            f"Ray at {address} must take this driver, but {type(error).__name__}: {str(error).strip()}. A server "
+            "answers there: is its token known here (RAY_AUTH_MODE=token and RAY_AUTH_TOKEN as on the head node), and "
+            f"is its Ray {ray.__version__}, too?"
+        ) from None
 
 
 def _location(module: str) -> str:

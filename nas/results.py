@@ -10,14 +10,15 @@ import json
 import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, fields
+from io import FileIO
 from pathlib import Path
-from typing import IO, Literal, Self
+from typing import Literal, Self
 
 FORMAT = "result/1"
 
 
 class ResultsError(ValueError):
-    """A results table that cannot be read: another format, or garbled before its last line."""
+    """Results that cannot be read (another format, garbled before the last line), or written (the disk is full)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +49,8 @@ class Result:
     interactions, latency_ms; `accuracy` is missing where nothing was trained. `final` is true once fully trained.
     `state`: complete (reached its epoch), stopped (ended on purpose: a limit, a rung), failed (`error` says why).
     `choices` is the point of the space, None for what the space does not hold. `parent` is a trial number.
-    `name` is that of a published network; one that the study does not know has a `trial` below 0.
+    `note` is for people: a checkpoint that could not be used. `name` is that of a published network; one that the
+    study does not know has a `trial` below 0.
     """
 
     trial: int
@@ -68,6 +70,7 @@ class Result:
     seed: int
     parent: int | None = None
     error: str | None = None
+    note: str | None = None
     checkpoint: str | None = None
     format: str = field(default=FORMAT, init=False)
 
@@ -78,13 +81,16 @@ class Result:
         return number if self.name and self.kind == "seed" else f"{self.kind}-{number}"
 
     def to_json(self) -> dict[str, object]:
-        return asdict(self)
+        """Plain data; `architecture`, `choices` and `values` are this result's own, not copies."""
+        record = {f.name: getattr(self, f.name) for f in fields(self)}
+        return record | {"curve": [asdict(epoch) for epoch in self.curve], "worker": asdict(self.worker)}
 
     @classmethod
     def from_json(cls, record: dict[str, object]) -> Self:
         """Raises `ResultsError` for another format or missing fields."""
-        if record.get("format") != FORMAT:
-            raise ResultsError(f"A result must have format {FORMAT!r}, but got {record.get('format')!r}.")
+        got = record.get("format") if isinstance(record, dict) else record
+        if got != FORMAT:
+            raise ResultsError(f"A result must have format {FORMAT!r}, but got {got!r}.")
         known = {f.name: record[f.name] for f in fields(cls) if f.init and f.name in record}
         try:
             known["curve"] = tuple(Epoch(**e) for e in record.get("curve") or ())  # type: ignore[attr-defined]
@@ -106,27 +112,33 @@ class Results:
         self._rows: list[Result] = []
         if path.exists():
             self._read()
-        self._file: IO[bytes] | None = None
+        self._file: FileIO | None = None
 
     def _read(self) -> None:
         data = self.path.read_bytes()
         kept = 0
-        lines = data.splitlines(keepends=True)
-        for number, line in enumerate(lines, 1):
+        lines = [line + b"\n" for line in data.split(b"\n")]
+        lines[-1] = lines[-1][:-1]  # what is behind the last line end: nothing, or a line cut short
+        for number, line in enumerate(filter(None, lines), 1):
             try:
                 if not line.endswith(b"\n"):
                     raise ValueError("cut short")
                 record = json.loads(line)
+                if not isinstance(record, dict):
+                    raise ValueError("no record")
             except ValueError:
-                if number < len(lines):
+                if kept + len(line) < len(data):
                     raise ResultsError(f"{self.path}:{number}: a line must be JSON, but got {line[:60]!r}.") from None
                 self.broken = line.decode(errors="replace")
                 break
-            self._rows.append(Result.from_json(record))
+            try:
+                self._rows.append(Result.from_json(record))
+            except ResultsError as error:
+                raise ResultsError(f"{self.path}:{number}: {error}") from None
             kept += len(line)
         self._whole = kept
 
-    def _open(self) -> IO[bytes]:
+    def _open(self) -> FileIO:
         """Open for appending; what a crash left half-written goes aside first. Reading alone never writes."""
         if self._file is None:
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -135,13 +147,15 @@ class Results:
                     aside.write(self.path.read_bytes()[self._whole :])
                 os.truncate(self.path, self._whole)
                 self.broken = None
-            self._file = open(self.path, "ab")  # noqa: SIM115 (stays open)
+            self._file = open(self.path, "ab", buffering=0)  # noqa: SIM115 (stays open)
         return self._file
 
     def append(self, result: Result) -> None:
+        """Raises `OSError` where the disk is full; what of the line is on it then is broken, and goes aside."""
         file = self._open()
-        file.write(json.dumps(result.to_json(), separators=(",", ":")).encode() + b"\n")
-        file.flush()
+        line = json.dumps(result.to_json(), separators=(",", ":")).encode() + b"\n"
+        while line:
+            line = line[file.write(line) :]
         os.fsync(file.fileno())
         self._rows.append(result)
 

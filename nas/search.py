@@ -6,10 +6,11 @@ One driver owns an output folder. `results.jsonl` there is the truth; everything
 
 from __future__ import annotations
 
-import json
+import errno
+import os
 import time
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
@@ -17,7 +18,19 @@ from random import Random
 from optuna.trial import Trial
 
 from nas.data import Data, load, mix
-from nas.folder import checkpoint, held, identity, read_front, refuse_another, refuse_other_data, weights, write_json
+from nas.folder import (
+    checkpoint,
+    full_disk_said,
+    held,
+    identity,
+    read_front,
+    read_json,
+    refuse_another,
+    refuse_other_data,
+    stem,
+    weights,
+    write_json,
+)
 from nas.interrupts import Interrupts
 from nas.jobs import Job, WorkersError, answer, resolve
 from nas.pareto import OBJECTIVES, Objective, front, hypervolume, hypervolume_history, reference_point
@@ -25,9 +38,10 @@ from nas.proposals import SAMPLERS, SPREAD, Counts, Proposals, SpaceFull
 from nas.provenance import provenance
 from nas.results import Result, Results, Worker
 from nas.seeds import Seed, seeds_of
-from nas.study import open_study, reconcile, tell
+from nas.study import mend_journal, open_study, reconcile, tell
 from nas.survey import Range, Survey, miss, survey
 from nas.sweep import Sweep, SweepError, Workers
+from nas.tally import Tally
 from nas.tracking import Tracker
 from nas.train import evaluate
 from nas.training import TrainingError
@@ -99,15 +113,18 @@ def search(
     `pool` replaces the workers of the sweep and stays open. `report` makes files of the outcome (pictures), which
     MLflow then keeps with the front.
     Raises `SweepError` for a sweep that cannot start: a limit out of reach, a seed that does not fit the data,
-    another sweep's folder, a folder in use.
+    another sweep's folder, a folder in use; `ResultsError` for a table that cannot be read, or a full disk.
     """
     out = Path(out)
-    with held(out):
+    with full_disk_said(out), held(out):
         refuse_another(sweep, out)
         try:
             resolve(sweep.train)
         except WorkersError as error:
             raise SweepError([f"train: {error}"]) from None
+        except (Exception, SystemExit) as error:  # the user's module may raise anything on import
+            rule = f"must be importable (got {sweep.train!r}: {type(error).__name__}: {error})"
+            raise SweepError([f"train: {rule}"]) from None
         data = load(sweep.data, seed=sweep.seed)
         space = open_space(sweep.space, input=data.input, classes=data.classes)
         seeds = seeds_of(sweep, data)
@@ -118,6 +135,7 @@ def search(
         with Results(out / "results.jsonl") as table, Interrupts() as interrupts:
             run = _Search(sweep, out, space, seeds, data, found, tracker, table, say)
             with nullcontext(pool) if pool else open_pool(sweep.workers, sweep.train) as workers:
+                interrupts.take()
                 run.loop(workers, watch, interrupts)
             outcome = run.outcome()
             files = [*report(outcome), *(out / name for name in ("front.json", "sweep.json", "space.json"))]
@@ -138,6 +156,7 @@ def open_pool(workers: Workers, train: str = "nas.train:train") -> Pool:
         gpus_per_trial=workers.gpus_per_trial,
         max_concurrent=workers.max_concurrent,
         modules=() if module in ("nas", "searchspace") else (module,),
+        epoch_minutes=workers.epoch_minutes,
     )
 
 
@@ -169,7 +188,9 @@ class _Search:
         self.objectives = tuple(OBJECTIVES[name] for name in sweep.objectives)
         self.table = table
         if table.broken is not None:
-            say(f"{table.path}: the last line was cut short; it goes to {table.path.name}.broken.")
+            say(f"{table.path}: the last line is broken; it goes to {table.path.name}.broken.")
+        if aside := mend_journal(out):
+            say(f"{out / 'journal.log'}: the end is broken; it goes to {aside.name}, and the table fills the gap.")
         self.study = open_study(f"{sweep.name}-{identity(out)}", sweep.storage, out, self.objectives)
         begun = len(self.study.get_trials(deepcopy=False))
         rng = Random(mix(sweep.seed, begun))  # another stream on every start: a repeated one repeats proposals
@@ -180,6 +201,8 @@ class _Search:
         self.proposals = Proposals(space, sweep.limits, inner, rng, seen, spread)
         self.study.sampler = self.proposals
         self.front = front(self.table, self.objectives)
+        self.volume: tuple[dict[str, float], float] | None = None  # of this front: the reference, the hypervolume
+        self.tally = Tally(self.table, self.objectives)
         self.started = time.monotonic()
         self.in_flight: dict[int, Job] = {}
         self.new: list[Result] = []
@@ -191,6 +214,7 @@ class _Search:
         self.waiting = [self._again(trial.number, trial.params) for trial in orphans]
         self._sow(seeds)
         self._give_up()
+        self._clean()
         if tracker:
             tracker.start_sweep(sweep.to_json(), report.to_json(), cost=self._cost_axis())
             tracker.catch_up(self.table)
@@ -224,24 +248,22 @@ class _Search:
         except KeyboardInterrupt:
             self.interrupted, self.ended = True, "interrupted"
             self.study.set_user_attr("requeued", {})  # no fault of the trials'
+        except OSError:  # of the disk, and no fault of the trials' either
+            with suppress(OSError):
+                self.study.set_user_attr("requeued", {})
+            raise
 
     def _affordable(self) -> bool:
         """Whether the budget allows one more trial beside those in flight. Seeds cost GPU hours alone."""
         budget, flying = self.sweep.budget, sum(job.kind == "trial" for job in self.in_flight.values())
-        rows = self._trials()
-        epochs = sum(row.epoch for row in rows) + flying * self.sweep.training.epochs
-        seconds = sum(row.seconds for row in self.table.latest().values())
-        gpu_hours = seconds * self.sweep.workers.gpus_per_trial / 3600
+        epochs = self.tally.epochs + flying * self.sweep.training.epochs
+        gpu_hours = self.tally.seconds * self.sweep.workers.gpus_per_trial / 3600
         return (
-            (budget.trials is None or len(rows) + flying < budget.trials)
+            (budget.trials is None or self.tally.done + flying < budget.trials)
             and (budget.epochs is None or epochs + self.sweep.training.epochs <= budget.epochs)
             and (budget.hours is None or time.monotonic() - self.started < budget.hours * 3600)
             and (budget.gpu_hours is None or gpu_hours < budget.gpu_hours)
         )
-
-    def _trials(self) -> list[Result]:
-        """The last record of each trial; seeds are none."""
-        return [row for row in self.table.latest().values() if row.kind == "trial"]
 
     def _next(self) -> Job:
         """What was begun before, then the seeds, then new trials. Raises `SpaceFull`."""
@@ -320,8 +342,13 @@ class _Search:
         )
 
     def _record(self, result: Result) -> None:
-        """On disk first; then the study, the front and MLflow hear of it."""
+        """On disk first; then the study, the front and MLflow hear of it. A full disk is no fault of the trial's."""
+        if result.error and os.strerror(errno.ENOSPC) in result.error:
+            raise OSError(errno.ENOSPC, f"{result.title}: {result.error.splitlines()[0]}")
         self.table.append(result)
+        self.tally.add(result)
+        if result.note:
+            self.say(f"{result.title}: {result.note}")
         self.new.append(result)
         if result.trial >= 0:
             trial = self.trials.pop(result.trial, result.trial)
@@ -330,7 +357,7 @@ class _Search:
             self.tracker.log_trial(result)
         moved = front([*self.front, result], self.objectives)
         if moved != self.front:
-            self.front = moved
+            self.front, self.volume = moved, None
             self._write_front(moved)
             if self.tracker:
                 self.tracker.move_front(moved)
@@ -338,33 +365,35 @@ class _Search:
 
     def _clean(self) -> None:
         """Keep the networks of the front, and the checkpoints of what runs."""
-        kept = {weights(self.out, row.trial) for row in self.front}
-        busy = {checkpoint(self.out, trial) for trial in (*self.in_flight, *(job.trial for job in self.waiting))}
+        kept = {f"{stem(row.trial)}.safetensors" for row in self.front}
+        busy = tuple(stem(trial) for trial in (*self.in_flight, *(job.trial for job in self.waiting)))
         for path in (self.out.resolve() / "checkpoints").iterdir() if (self.out / "checkpoints").exists() else ():
             work = path.name.removeprefix(".")  # a hidden name is a file being written
-            if path not in kept and not any(work.startswith(running.name) for running in busy):
+            if path.name not in kept and not work.startswith(busy):
                 path.unlink(missing_ok=True)
 
     def _status(self) -> Status:
-        rows = self._trials()
         new, self.new = tuple(self.new), []
+        reference = self._reference()
+        if self.volume is None or self.volume[0] != reference:
+            self.volume = reference, hypervolume(self.front, self.objectives, reference)
         return Status(
             total=self.sweep.budget.trials,
-            done=len(rows),
-            failed=sum(row.state == "failed" for row in rows),
-            stopped=sum(row.state == "stopped" for row in rows),
+            done=self.tally.done,
+            failed=self.tally.failed,
+            stopped=self.tally.stopped,
             in_flight=len(self.in_flight),
             new=new,
             front=tuple(self.front),
-            hypervolume=hypervolume(self.front, self.objectives, self._reference()),
+            hypervolume=self.volume[1],
         )
 
     def _reference(self) -> dict[str, float]:
         """The limits, and where there is none the top of the space's range; of a latency, the largest seen."""
-        tops = {name: r.largest for name, r in self.report.costs.items()} | self.sweep.limits.costs
+        tops = self.tally.largest | {name: r.largest for name, r in self.report.costs.items()} | self.sweep.limits.costs
         if self.sweep.limits.latency_ms is not None:
             tops["latency_ms"] = self.sweep.limits.latency_ms
-        return reference_point(self.table, self.objectives, tops)
+        return reference_point((), self.objectives, tops)
 
     def _cost_axis(self) -> str:
         return next((o.name for o in self.objectives if not o.maximize), "flops")
@@ -422,16 +451,19 @@ class _Search:
             "reference": self._reference(),
             "members": [row.to_json() for row in members],
         }
-        write_json(self.out / "front.json", record)
+        write_json(self.out / "front.json", record, indent=None)  # indented, a long front takes half a second
 
 
 def _surveyed(sweep: Sweep, space: Codes, out: Path) -> Survey:
     """The space's report, made once a folder. Raises `SweepError` where the limits cannot be reached."""
     path = out / "space.json"
     if path.exists():
-        record = json.loads(path.read_text())
-        record.pop("format"), record.pop("reachable")
-        return Survey(**{**record, "costs": {k: Range(**v) for k, v in record["costs"].items()}})
+        record = read_json(path, "survey/1")
+        try:
+            del record["format"], record["reachable"]
+            return Survey(**{**record, "costs": {k: Range(**v) for k, v in record["costs"].items()}})
+        except (KeyError, TypeError, AttributeError) as error:
+            raise SweepError([f"{path}: must have all its parts ({error}); delete it, and it is made again"]) from None
     report = survey(space, sweep.limits, rng=Random(sweep.seed))
     if not report.reachable:
         raise SweepError([f"limits: must be within reach of the space, but {miss(report, sweep.limits)}"])

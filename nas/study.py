@@ -6,13 +6,15 @@ ended are handed back to be run again.
 
 from __future__ import annotations
 
+import json
 import math
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import optuna
 from optuna.distributions import BaseDistribution
-from optuna.storages import BaseStorage, JournalStorage
+from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
@@ -23,19 +25,43 @@ from nas.results import Result
 from nas.sweep import SweepError
 
 
-def open_study(name: str, storage: str | None, out: Path, objectives: Sequence[Objective]) -> Study:
-    """The study `name` in `storage`, an Optuna storage URL, or in `out/journal.log`; made where there is none.
+def mend_journal(out: Path) -> Path | None:
+    """Take away what a killed driver left of `out/journal.log`: its lock, and all from the first broken line on.
 
-    Only one driver may hold `out`, so a lock that a killed one left on the journal is removed.
+    Returns the file that the broken lines went to, None where the journal is whole. Only one driver may hold `out`.
     """
+    journal = out / "journal.log"
+    Path(f"{journal}.lock").unlink(missing_ok=True)
+    if not journal.exists():
+        return None
+    whole = 0
+    with open(journal, "rb") as lines:
+        for line in lines:
+            if not line.endswith(b"\n") or not _is_record(line):
+                break
+            whole += len(line)
+        lines.seek(whole)
+        broken = lines.read()
+    if not broken:
+        return None
+    aside = journal.with_name("journal.log.broken")
+    with open(aside, "ab") as file:
+        file.write(broken)
+    os.truncate(journal, whole)
+    return aside
+
+
+def _is_record(line: bytes) -> bool:
+    try:
+        return isinstance(json.loads(line), dict)
+    except ValueError:
+        return False
+
+
+def open_study(name: str, storage: str | None, out: Path, objectives: Sequence[Objective]) -> Study:
+    """The study `name` in `storage`, an Optuna storage URL, or in `out/journal.log`; made where there is none."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    place: str | BaseStorage
-    if storage is None:
-        journal = out / "journal.log"
-        Path(f"{journal}.lock").unlink(missing_ok=True)
-        place = JournalStorage(JournalFileBackend(str(journal)))
-    else:
-        place = storage
+    place = storage or JournalStorage(JournalFileBackend(str(out / "journal.log")))
     directions = ["maximize" if o.maximize else "minimize" for o in objectives]
     try:
         return optuna.create_study(study_name=name, storage=place, directions=directions, load_if_exists=True)

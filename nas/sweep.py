@@ -7,6 +7,7 @@ All faults of the file (and of the space file it names) are reported together, e
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -66,12 +67,16 @@ class Budget:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Workers:
-    """What a trial takes of the cluster at `address` (None: this machine, "inprocess": this process)."""
+    """What a trial takes of the cluster at `address` (None: this machine, "inprocess": this process).
+
+    A worker whose epoch takes longer than `epoch_minutes` hangs: it is ended, and its trial is begun once more.
+    """
 
     cpus_per_trial: float = 1.0
     gpus_per_trial: float = 0.0
     max_concurrent: int | None = None
     address: str | None = None
+    epoch_minutes: float = 60.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,7 +123,7 @@ class Sweep:
             values = {k: parts[k](**v) if k in parts else v for k, v in record.items() if k != "format"}
             seeds = tuple(_tuples(seed) for seed in values.get("seeds", ()))
             return cls(**{**values, "objectives": tuple(values["objectives"]), "seeds": seeds})
-        except (TypeError, KeyError, AttributeError) as error:
+        except (TypeError, KeyError, AttributeError, TrainingError) as error:
             raise SweepError([f"A sweep must have all its parts ({error})."]) from None
 
 
@@ -172,6 +177,7 @@ class _Workers(_Model):
     gpus_per_trial: float = Field(default=0.0, ge=0)
     max_concurrent: int | None = Field(default=None, ge=1)
     address: str | None = None
+    epoch_minutes: float = Field(default=60.0, gt=0)
 
 
 class _Tracking(_Model):
@@ -260,7 +266,7 @@ def _relative(path: Path, data: str) -> str:
     """A data file, absolute: from the sweep's folder where it is there, else from where the command runs."""
     if "/" not in data and "." not in data:
         return data
-    found = next((p for p in (path.parent / data, Path(data)) if p.exists()), None)
+    found = next((p for p in (path.parent / data, Path(data)) if os.path.isfile(p)), None)
     return str(found.resolve()) if found else data
 
 
@@ -270,6 +276,8 @@ class _Loader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[str] = set()
         for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise yaml.MarkedYAMLError(problem="a key must be a word", problem_mark=key.start_mark)
             if key.value in seen:
                 raise yaml.MarkedYAMLError(problem=f"the key {key.value!r} stands twice", problem_mark=key.start_mark)
             seen.add(key.value)
@@ -302,7 +310,7 @@ def _space(
         return path, text, named
     if not isinstance(named, str):
         return path, text, None
-    found = next((p for p in (path.parent / named, Path(named)) if p.is_file()), spaces.get(named))
+    found = next((p for p in (path.parent / named, Path(named)) if os.path.isfile(p)), spaces.get(named))
     if found is None:
         rule = f"must be a preset ({', '.join(spaces)}) or a file (got {named!r}{meant(named, spaces)})"
         faults.append(_fault(path, text, ("space",), rule))

@@ -18,6 +18,7 @@ import os
 import time
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -173,6 +174,7 @@ class Tracker:
         if self._client is None:
             from mlflow import MlflowClient
 
+            _make_database(self.uri)
             client = MlflowClient(self.uri)
             self._experiment_id = self._find_experiment(client)
             self._read_runs(client)
@@ -343,6 +345,23 @@ def _quiet() -> None:
         import mlflow.store.tracking.sqlalchemy_store  # noqa: F401
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
     logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
+
+
+def _make_database(uri: str) -> None:
+    """Make an sqlite file that is not there under another name first: MLflow never gets over a kill in mid-making."""
+    from mlflow import MlflowClient
+
+    path = Path(uri.removeprefix("sqlite:///"))
+    if not uri.startswith("sqlite:///") or "?" in uri or path.exists() or not path.parent.exists():
+        return
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.unlink(missing_ok=True)
+    try:
+        MlflowClient(f"sqlite:///{temporary}").search_experiments(max_results=1)
+        with suppress(OSError):  # another driver may have made it meanwhile
+            os.link(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _artifacts(uri: str) -> str | None:

@@ -8,10 +8,12 @@ of search: no Ray, no Optuna. A function with the signature of `train` can take 
 
 from __future__ import annotations
 
+import io
 import math
 import os
 import pickle
 import time
+import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -23,6 +25,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nas.data import Data, Split, mix
+from nas.hanging import epoch_begins
 from nas.results import Epoch
 from nas.training import Precision, Training, TrainingError
 from searchspace.network import Network
@@ -50,12 +53,14 @@ class TrainingFailed(RuntimeError):
 class Trained:
     """What a training did: the last epoch reached, the curve from epoch 1 on, seconds of wall time of this call.
 
-    In the curve, `train_loss` is the smoothed loss of the main head over the epoch's batches as they passed.
+    In the curve, `train_loss` is the smoothed loss of the main head over the epoch's batches as they passed. `note`
+    says what a person should know: a checkpoint that could not be used.
     """
 
     epoch: int
     curve: tuple[Epoch, ...]
     seconds: float
+    note: str | None = None
 
 
 class Train(Protocol):
@@ -86,8 +91,9 @@ def train(
 ) -> Trained:
     """Train `network` in place to epoch `until` (all `training.epochs` where None), leaving it in evaluation mode.
 
-    Goes on from `checkpoint` where that file exists; the schedule is that of `training.epochs` either way. The file
-    is replaced whole, at the end and every `SAVE_EVERY_S` seconds. `device` is "auto" or a torch device.
+    Goes on from `checkpoint` where that file exists, and from the start where it is damaged; the schedule is that of
+    `training.epochs` either way. The file is replaced whole, at the end and every `SAVE_EVERY_S` seconds. `device` is
+    "auto" or a torch device.
     Raises `TrainingError` for what cannot start and `TrainingFailed` for a loss that is not finite or lack of memory.
     """
     until = training.epochs if until is None else until
@@ -98,12 +104,17 @@ def train(
     curve: list[Epoch] = []
     with _memory_guard(curve):
         run = _Run(network, data, training, seed, device)
+        note = None
         if checkpoint is not None and checkpoint.exists():
-            curve += run.load(checkpoint)
+            try:
+                curve += run.load(checkpoint)
+            except _Damaged as error:
+                note = f"{checkpoint} is damaged, so the training started over ({error})."
             if len(curve) > until:
                 raise TrainingError(f"{checkpoint} must not be past {until=}, but is at epoch {len(curve)}.")
         saved_epoch, saved_at = len(curve), time.monotonic()
         for epoch in range(len(curve) + 1, until + 1):
+            epoch_begins()
             curve.append(run.epoch(epoch))
             if not math.isfinite(curve[-1].train_loss) or not math.isfinite(curve[-1].val_loss):
                 point = curve.pop()
@@ -118,7 +129,7 @@ def train(
         if checkpoint is not None and saved_epoch < until:
             run.save(checkpoint, curve)
         network.eval()
-    return Trained(epoch=until, curve=tuple(curve), seconds=time.perf_counter() - start)
+    return Trained(epoch=until, curve=tuple(curve), seconds=time.perf_counter() - start, note=note)
 
 
 def evaluate(
@@ -135,6 +146,10 @@ def evaluate(
         return _evaluate(network.to(place), network.architecture.input[1:], data.to(place), split, batch_size)
     finally:
         network.train(training)
+
+
+class _Damaged(ValueError):
+    """A checkpoint that cannot be read."""
 
 
 class _Run:
@@ -205,17 +220,37 @@ class _Run:
             "network": self.network.state_dict(),
             "optimizer": self.optimizer.state_dict(),
         }
-        torch.save(record, temporary)
-        os.replace(temporary, path)
+        buffer = io.BytesIO()
+        torch.save(record, buffer)  # to a file, it would not say why a write failed
+        try:
+            temporary.write_bytes(buffer.getbuffer())
+            os.replace(temporary, path)
+        except OSError:
+            temporary.unlink(missing_ok=True)
+            raise
 
     def load(self, path: Path) -> list[Epoch]:
-        """Take over the state in `path`, read without running any code in it; its curve."""
+        """Take over the state in `path`, read without running any code in it; its curve. Raises `_Damaged`."""
         try:
+            with zipfile.ZipFile(path) as archive:  # torch.load checks no sums
+                if (part := archive.testzip()) is not None:
+                    raise ValueError(f"the sum of {part} is wrong")
             record = torch.load(path, map_location=self.fabric.device, weights_only=True)
             identity, curve = record["identity"], [Epoch(**point) for point in record["curve"]]
-        except (OSError, EOFError, RuntimeError, KeyError, TypeError, ValueError, pickle.UnpicklingError) as error:
+        except (
+            OSError,
+            EOFError,
+            RuntimeError,
+            KeyError,
+            TypeError,
+            ValueError,
+            pickle.UnpicklingError,
+            zipfile.BadZipFile,
+        ) as error:
+            if out_of_memory(error):
+                raise
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise TrainingError(f"{path} must be a checkpoint of a training, but {reason}") from None
+            raise _Damaged(reason) from None
         for key, value in self._identity().items():
             if identity.get(key) != value:
                 raise TrainingError(

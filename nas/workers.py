@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol, Self, cast
 
+from nas.hanging import epochs_limited, where_it_hung
 from nas.jobs import Job, WorkersError, answer, run
 from nas.ray_session import open_session, quiet_ray, reachable
 from nas.results import Result, Worker
@@ -20,7 +21,8 @@ from nas.results import Result, Worker
 if TYPE_CHECKING:
     from ray import ObjectRef
 
-ATTEMPTS = 2  # a job whose worker was lost runs once more
+ATTEMPTS = 2  # a job whose worker was lost, or ended for hanging, runs once more
+EPOCH_MINUTES = 60.0
 SHIPPED = ("nas", "searchspace")  # the packages a cluster's workers get from the driver
 
 
@@ -81,7 +83,8 @@ class RayPool:
     Without `address` a local session is started, and ended by `close`. With one ("auto", "host:port", "ray://...") the
     driver's `nas` and `searchspace` are shipped to the workers, and the top-level `modules` a training function needs.
     A session this process already has is used and left open. All jobs are handed to Ray at once, so that an autoscaler
-    sees the demand, unless `max_concurrent` holds them back. Worker processes are kept, with the data they loaded.
+    sees the demand, unless `max_concurrent` holds them back. Worker processes are kept, with the data they loaded;
+    one whose epoch takes longer than `epoch_minutes` is ended, and counts as lost.
     Raises `WorkersError` where nobody answers at `address` within `timeout_s`, or no node fits a trial.
     """
 
@@ -93,6 +96,7 @@ class RayPool:
         gpus_per_trial: float = 0,
         max_concurrent: int | None = None,
         modules: Sequence[str] = (),
+        epoch_minutes: float = EPOCH_MINUTES,
         timeout_s: float = 10.0,
     ) -> None:
         if cpus_per_trial < 0 or gpus_per_trial < 0 or cpus_per_trial + gpus_per_trial == 0:
@@ -101,6 +105,7 @@ class RayPool:
             raise WorkersError(f"`max_concurrent` must be at least 1, but got {max_concurrent}.")
         self._need = {"CPU": float(cpus_per_trial), "GPU": float(gpus_per_trial)}
         self._max_concurrent = max_concurrent
+        self._epoch_minutes = epoch_minutes
         self._joined = address is not None
         self._waiting: deque[tuple[Job, int]] = deque()
         self._running: dict[ObjectRef, tuple[Job, int]] = {}
@@ -147,7 +152,7 @@ class RayPool:
         while self._waiting and (self._max_concurrent is None or len(self._running) < self._max_concurrent):
             job, attempt = self._waiting.popleft()
             path = [os.path.abspath(entry) for entry in sys.path]
-            self._running[self._task.remote(job, self._need["GPU"] > 0, path)] = job, attempt
+            self._running[self._task.remote(job, self._need["GPU"] > 0, path, self._epoch_minutes)] = job, attempt
 
     def finished(self, timeout_s: float) -> list[Result]:
         deadline = time.monotonic() + timeout_s
@@ -172,10 +177,15 @@ class RayPool:
         except RayTaskError as error:
             reason = f"The worker could not run the job: {error}"
         except RayError as error:
+            stood = where_it_hung(job.checkpoint)
             if attempt < ATTEMPTS:
                 self._waiting.appendleft((job, attempt + 1))
                 return None
             reason = f"The worker was lost {attempt} times ({type(error).__name__}): {error}"
+            if stood:
+                reason = (
+                    f"An epoch must end within {self._epoch_minutes:g} min, but {attempt} times it hung in:\n{stood}"
+                )
         return answer(job, "failed", dict(job.values), Worker(node="lost", pid=0, device="lost"), error=reason)
 
     def close(self) -> None:
@@ -209,13 +219,14 @@ def _slots(resources: dict[str, float], need: dict[str, float]) -> int:
     return min(int(resources.get(name, 0) / amount + 1e-9) for name, amount in need.items() if amount)
 
 
-def _task(job: Job, gpu: bool, path: list[str]) -> Result:
+def _task(job: Job, gpu: bool, path: list[str], epoch_minutes: float) -> Result:
     """Runs in a Ray worker. The driver's `path` comes last, for training functions that lie there."""
     import ray
 
     sys.path += [entry for entry in path if entry not in sys.path and os.path.isdir(entry)]
     device = f"cuda:{_card(ray.get_gpu_ids(), os.environ.get('CUDA_VISIBLE_DEVICES'))}" if gpu else "cpu"
-    return run(job, node=ray.get_runtime_context().get_node_id(), device=device)
+    with epochs_limited(60 * epoch_minutes, job.until, job.checkpoint):
+        return run(job, node=ray.get_runtime_context().get_node_id(), device=device)
 
 
 def _card(assigned: Sequence[int | str], visible: str | None) -> int:

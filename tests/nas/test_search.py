@@ -296,7 +296,7 @@ def test_a_result_that_was_not_told_and_a_trial_that_was_not_run_are_made_good(t
 def test_a_second_driver_is_refused_and_told_who_holds_the_folder(tmp_path: Path, images: str) -> None:
     def second(_: Status) -> None:
         with pytest.raises(
-            SweepError, match=rf"must not be in use by another search \(process {os.getpid()} holds it\)"
+            SweepError, match=rf"must not be in use by another search \(held by process {os.getpid()} on .* since 20"
         ):
             search(sweep_on(images, 2), tmp_path)
 

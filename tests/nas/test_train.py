@@ -2,6 +2,7 @@
 
 import math
 import os
+import zipfile
 from dataclasses import asdict
 from itertools import pairwise
 from pathlib import Path
@@ -260,9 +261,21 @@ def test_the_checkpoint_of_another_training_is_refused_by_name(digits: Resident,
         run(digits, Training(epochs=3), checkpoint=path)
     with pytest.raises(TrainingError, match="its data is"):
         run(load("digits", seed=1), training, checkpoint=path)
-    path.write_bytes(path.read_bytes()[:1000])
-    with pytest.raises(TrainingError, match="must be a checkpoint of a training, but"):
-        run(digits, training, checkpoint=path)
+
+
+def test_a_damaged_checkpoint_is_said_and_the_training_starts_over(digits: Resident, tmp_path: Path) -> None:
+    path, training = tmp_path / "file", Training(epochs=2)
+    _, whole = run(digits, training, checkpoint=path)
+    flipped = bytearray(path.read_bytes())
+    with zipfile.ZipFile(path) as archive:
+        weights = archive.read(max(archive.infolist(), key=lambda part: part.file_size))
+    flipped[flipped.index(weights) + len(weights) // 2] ^= 0xFF
+    for damaged in (b"", b"garbage", path.read_bytes()[:1000], bytes(flipped)):
+        path.write_bytes(damaged)
+        _, again = run(digits, training, checkpoint=path)
+        assert f"{path} is damaged, so the training started over" in str(again.note)
+        assert again.curve == whole.curve
+    assert run(digits, training, checkpoint=path)[1].note is None
 
 
 @pytest.mark.parametrize("until", [0, 9])
@@ -277,8 +290,7 @@ def test_a_checkpoint_with_code_inside_is_not_run(digits: Resident, tmp_path: Pa
             return os.mkdir, (str(tmp_path / "trapped"),)
 
     torch.save({"identity": Trap()}, tmp_path / "file")
-    with pytest.raises(TrainingError, match="must be a checkpoint"):
-        run(digits, Training(), checkpoint=tmp_path / "file")
+    assert "started over" in str(run(digits, Training(epochs=1), checkpoint=tmp_path / "file")[1].note)
     assert not (tmp_path / "trapped").exists()
 
 
