@@ -15,10 +15,10 @@ from pathlib import Path
 import optuna
 from optuna.distributions import BaseDistribution
 from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend
 from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
+from nas.journal import Journal
 from nas.pareto import Objective
 from nas.proposals import plain
 from nas.results import Result
@@ -61,7 +61,7 @@ def _is_record(line: bytes) -> bool:
 def open_study(name: str, storage: str | None, out: Path, objectives: Sequence[Objective]) -> Study:
     """The study `name` in `storage`, an Optuna storage URL, or in `out/journal.log`; made where there is none."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    place = storage or JournalStorage(JournalFileBackend(str(out / "journal.log")))
+    place = storage or JournalStorage(Journal(out / "journal.log"))
     directions = ["maximize" if o.maximize else "minimize" for o in objectives]
     try:
         return optuna.create_study(study_name=name, storage=place, directions=directions, load_if_exists=True)

@@ -173,9 +173,11 @@ def effect(name: str, value: Value, options: Mapping[str, Value], block: str = "
     kernel = options["kernel"]
     sizes = kernel if isinstance(kernel, tuple) else (int(kernel),)  # one size stands for every axis
     if name == "dilation":
+        if max(sizes) == 1:
+            return None
         several = next((len(v) for v in (kernel, value) if isinstance(v, tuple)), 2)
-        wide = spread(kernel, value, several)  # type: ignore[arg-type]
-        return None if set(axes(wide, several)) == {1} else wide
+        wide = axes(spread(kernel, value, several), several)  # type: ignore[arg-type]
+        return 1 if set(wide) == {1} else wide
     if name == "factorization":
         undone = {
             "stacked": max(sizes) <= 3,

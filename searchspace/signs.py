@@ -54,7 +54,7 @@ class Signs:
             case "shuffle":  # an inverted residual that does not expand has none, whatever is said
                 return setting["block"] == "inverted_residual" or self.shuffled == bool(done)
             case "dilation":
-                return self.dilated == (done is not None)
+                return self.dilated == (done not in (None, 1))
             case "bias":
                 return self.biased == value
             case "squeeze_excite":

@@ -564,3 +564,11 @@ def test_members_of_the_presets_train_and_encode_to_their_codes(preset, input):
         logits, heads = out if isinstance(out, tuple) else (out, ())
         sum(head.sum() for head in (logits, *heads)).backward()
         assert cost(member.architecture).flops == trace_flops(network, member.architecture.input)
+
+
+def test_a_dilation_of_one_is_a_choice_like_any_other():
+    space = space_of(stage(kernel=[1, 3], dilation=[1, 2]))
+    assert "stage1.dilation" in space.active({"stage1.kernel": 3, "stage1.dilation": 1})
+    assert "stage1.dilation" not in space.active({"stage1.kernel": 1, "stage1.dilation": 2})
+    clips = space_of(stage(kernel=[[3, 1, 1], 3], dilation=[1, [1, 2, 2]]), (3, 4, 8, 8))
+    assert clips.canonical({"stage1.kernel": (3, 1, 1), "stage1.dilation": (1, 2, 2)})["stage1.dilation"] == 1

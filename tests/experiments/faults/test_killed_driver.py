@@ -17,13 +17,13 @@ import os
 import sys
 import threading
 
-from optuna.storages.journal import JournalFileBackend
 from optuna.study import Study
 
 import experiments.cli
 import nas.search
 import nas.tracking
 import nas.train
+from nas.journal import Journal
 from nas.results import Results
 from nas.tracking import Tracker
 
@@ -70,11 +70,9 @@ def in_the_table(whole, table, result):
 
 
 def in_the_journal(whole, journal, logs):
-    size = os.stat(journal._file_path).st_size
-    os.symlink(journal._file_path, journal._file_path + ".held")
+    size = os.stat(journal._path).st_size
     whole(journal, logs)
-    os.rename(journal._file_path + ".held", journal._file_path + ".lock")  # as it was held while it wrote
-    half(journal._file_path, size)
+    half(journal._path, size)
 
 
 def in_a_replace(folder):
@@ -95,7 +93,7 @@ match moment:
         instead(nas.search, "tell", before)
     case "in a line of the journal":
         nth = 30 + nth  # a trial makes some 8 lines
-        instead(JournalFileBackend, "append_logs", in_the_journal)
+        instead(Journal, "append_logs", in_the_journal)
     case "after a proposal":
         instead(Study, "ask", after)
     case "in a checkpoint":
