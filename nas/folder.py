@@ -8,7 +8,7 @@ import json
 import os
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any, cast
@@ -20,10 +20,18 @@ from nas.sweep import FORMAT, Sweep, SweepError
 FREE = {"budget", "workers", "tracking", "storage"}  # of a sweep, what may change between two calls on one folder
 
 
+class DiskFull(OSError):
+    """There is no room for results."""
+
+
 @contextmanager
 def held(out: Path) -> Iterator[None]:
-    """Hold the folder against a second driver; the system lets go when this process ends, however it ends."""
+    """Hold the folder against a second driver; the system lets go when this process ends, however it ends.
+
+    A folder that was made for this, and that nothing was written into, is taken away again.
+    """
     try:
+        made = [path for path in (out, *out.parents) if not path.exists()]
         out.mkdir(parents=True, exist_ok=True)
         file = open(out / "lock", "a+")  # noqa: SIM115 (held open: closing lets go of the lock)
     except OSError as error:
@@ -40,18 +48,25 @@ def held(out: Path) -> Iterator[None]:
         file.truncate()
         file.write(f"process {os.getpid()} on {socket.gethostname()} since {datetime.now():%Y-%m-%d %H:%M:%S}")
         file.flush()
-        yield
+        try:
+            yield
+        finally:
+            if made and [path.name for path in out.iterdir()] == ["lock"]:
+                (out / "lock").unlink()
+                with suppress(OSError):  # of a parent that another has begun to use
+                    for path in made:
+                        path.rmdir()
 
 
 @contextmanager
 def full_disk_said(out: Path) -> Iterator[None]:
-    """Raises `ResultsError`, which says what to do, in place of the `OSError` of a full disk."""
+    """Raises `DiskFull`, which says what to do, in place of the system's error."""
     try:
         yield
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
-        raise ResultsError(
+        raise DiskFull(
             f"{out}: there must be room on the disk, but it is full ({error}). What was finished is saved: make room, "
             "then run the same command again."
         ) from None
@@ -124,7 +139,10 @@ def read_front(out: Path) -> list[Result]:
     members = read_json(path, "front/1").get("members")
     if not isinstance(members, list):
         raise SweepError([f"{path}: members must be a list (got {members!r})"])
-    return [Result.from_json(member) for member in members]
+    try:
+        return [Result.from_json(member) for member in members]
+    except ResultsError as error:
+        raise SweepError([f"{path}: {error}"]) from None
 
 
 def find_trial(out: Path, number: int) -> Result:

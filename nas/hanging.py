@@ -14,6 +14,8 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import IO
 
+LONGEST_S = 1e9  # three decades; faulthandler refuses ten times as much
+
 _limited: ContextVar[tuple[float, IO[str]] | None] = ContextVar("_limited", default=None)
 
 
@@ -29,9 +31,9 @@ def epochs_limited(seconds: float, epochs: int, checkpoint: str | None) -> Itera
             path.parent.mkdir(parents=True, exist_ok=True)
             stack.callback(path.unlink, missing_ok=True)
             file = stack.enter_context(open(path, "w"))
-        stack.callback(_limited.reset, _limited.set((seconds, file)))
+        stack.callback(_limited.reset, _limited.set((min(seconds, LONGEST_S), file)))
         stack.callback(faulthandler.cancel_dump_traceback_later)
-        faulthandler.dump_traceback_later(seconds * epochs, exit=True, file=file)
+        faulthandler.dump_traceback_later(min(seconds * epochs, LONGEST_S), exit=True, file=file)
         yield
 
 

@@ -21,8 +21,12 @@ def npz(path: Path, seed: int = 0) -> Resident:
     hold a pair for each split: train_images, train_labels, val_images and so on.
     """
     try:
-        with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:  # numpy leaves a cut file open
-            arrays = {name: file[name] for name in file.files}
+        with path.open("rb") as raw:  # numpy leaves a cut file open
+            file = np.load(raw, allow_pickle=False)
+            if isinstance(file, np.ndarray):
+                raise ValueError(f"it is one array of shape {file.shape} (.npy)")
+            with file:
+                arrays = {name: file[name] for name in file.files}
     except FileNotFoundError:
         raise DataError(f"{path}: there must be an .npz file here, but there is none.") from None
     except Exception as error:  # numpy raises many kinds: OSError, BadZipFile, EOFError, ValueError for objects

@@ -13,11 +13,12 @@ from random import Random
 from typing import Any
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution
-from optuna.samplers import BaseSampler, NSGAIISampler, RandomSampler, TPESampler
+from optuna.samplers import BaseSampler, NSGAIISampler, RandomSampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from nas.sweep import Limits
+from nas.tpe import TPE
 from searchspace.architecture import ArchitectureError
 from searchspace.choices import SpaceError, Value
 from searchspace.codes import Candidate, Code, Codes
@@ -39,7 +40,7 @@ SAMPLERS: dict[str, Callable[[int], BaseSampler]] = {
     "random": lambda seed: RandomSampler(seed=seed),
     # A population of 50 would spend most of a few hundred trials on its first, random generation.
     "nsga2": lambda seed: NSGAIISampler(seed=seed, population_size=20),
-    "tpe": lambda seed: TPESampler(seed=seed, multivariate=True, n_startup_trials=10, constant_liar=True),
+    "tpe": TPE,
 }
 
 

@@ -13,10 +13,10 @@ _MS = {"us": 1e-3, "ms": 1.0, "s": 1e3}
 
 def count(value: object) -> float:
     """A positive count: a number, or text such as 300M, 1.5G, 60k. Raises `ValueError`."""
-    if type(value) in (int, float) and math.isfinite(value) and value > 0:  # type: ignore[operator, arg-type]
+    if type(value) in (int, float) and 0 < value < 1e300:  # type: ignore[operator]
         return float(value)  # type: ignore[arg-type]
     match = _COUNT.match(value) if isinstance(value, str) else None
-    if match is None or not (number := float(re.sub("[_,]", "", match[1])) * _SCALE[match[2]]):
+    if match is None or not 0 < (number := float(re.sub("[_,]", "", match[1])) * _SCALE[match[2]]) < math.inf:
         raise ValueError(f"must be a positive count such as 60k, 300M or 1.5G (got {value!r})")
     return number
 
@@ -24,7 +24,7 @@ def count(value: object) -> float:
 def milliseconds(value: object) -> float:
     """A positive duration with its unit, such as 5 ms or 0.2 s, in milliseconds. Raises `ValueError`."""
     match = _TIME.match(value) if isinstance(value, str) else None
-    if match is None or not (number := float(match[1]) * _MS[match[2]]):
+    if match is None or not 0 < (number := float(match[1]) * _MS[match[2]]) < math.inf:
         raise ValueError(f"must be a duration with its unit, such as 5 ms (got {value!r})")
     return number
 

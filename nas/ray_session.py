@@ -47,11 +47,18 @@ def open_session(ray: ModuleType, address: str | None, modules: Sequence[str], g
     except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError, SystemExit) as error:
         with contextlib.suppress(Exception):
             ray.shutdown()
-        raise WorkersError(
-            f"Ray at {address} must take this driver, but {type(error).__name__}: {str(error).strip()}. A server "
-            "answers there: is its token known here (RAY_AUTH_MODE=token and RAY_AUTH_TOKEN as on the head node), and "
-            f"is its Ray {ray.__version__}, too?"
-        ) from None
+        raise _refusal(address, error) from None
+
+
+def _refusal(address: str, error: BaseException) -> WorkersError:
+    from ray import __version__
+
+    said = str(error).strip().partition(". ")[0].removesuffix(".")  # Ray goes on with advice for those who start it
+    return WorkersError(
+        f"Ray at {address} must take this driver, but {type(error).__name__}: {said}. A server answers there: is its "
+        "token known here (RAY_AUTH_MODE=token and RAY_AUTH_TOKEN as on the head node), and is its Ray "
+        f"{__version__}, too?"
+    )
 
 
 def _location(module: str) -> str:
@@ -67,7 +74,7 @@ def _location(module: str) -> str:
 
 
 def reachable(address: str, timeout_s: float) -> str:
-    """`address` with "auto" resolved. Raises `WorkersError` unless a gRPC server answers there in time.
+    """`address` with "auto" resolved. Raises `WorkersError` unless a Ray that takes this driver answers there in time.
 
     Ray itself tries for 5 minutes and then ends the process (2.60, measured). A gRPC server answers the greeting of
     HTTP/2 at once; one that wants TLS closes the connection, which is an answer too.
@@ -81,11 +88,17 @@ def reachable(address: str, timeout_s: float) -> str:
             raise WorkersError(
                 "A Ray cluster must run on this machine for address 'auto', but none was found: `ray start`."
             )
+        with contextlib.suppress(
+            ImportError
+        ):  # of an older Ray; `ray start` and `ray.init("auto")` use a token there is
+            from ray._private.authentication import authentication_token_setup
+
+            authentication_token_setup.maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
     host, _, port = address.removeprefix("ray://").rpartition(":")
-    if not host or not port.isdigit():
+    if not host or "/" in host or not port.isdecimal() or int(port) > 65535:
         raise WorkersError(f"`address` must be auto, host:port or ray://host:port, but got {address!r}.")
     try:
-        with socket.create_connection((host, int(port)), timeout=timeout_s) as connection:
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=timeout_s) as connection:
             connection.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0]))
             with contextlib.suppress(ConnectionResetError):
                 if connection.recv(5) == b"HTTP/":
@@ -96,4 +109,17 @@ def reachable(address: str, timeout_s: float) -> str:
         raise WorkersError(
             f"Ray must answer at {address} within {timeout_s:g} s, but {error}. Does the head node run (`ray status`)?"
         ) from None
+    if not address.startswith("ray://"):
+        _ask(address)
     return address
+
+
+def _ask(address: str) -> None:
+    """Raises `WorkersError` where the head node refuses this driver: at once, where `ray.init` asks for 20 s."""
+    from ray._raylet import GcsClient  # type: ignore[attr-defined]
+    from ray.exceptions import RayError
+
+    try:
+        GcsClient(address=address)
+    except RayError as error:
+        raise _refusal(address, error) from None

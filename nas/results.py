@@ -9,8 +9,9 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from io import FileIO
+from operator import attrgetter
 from pathlib import Path
 from typing import Literal, Self
 
@@ -18,7 +19,7 @@ FORMAT = "result/1"
 
 
 class ResultsError(ValueError):
-    """Results that cannot be read (another format, garbled before the last line), or written (the disk is full)."""
+    """Results that cannot be read: another format, garbled before the last line."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +40,9 @@ class Epoch:
     train_accuracy: float
     val_loss: float
     val_accuracy: float
+
+
+EPOCH = tuple(f.name for f in fields(Epoch))  # asdict takes ten times as long
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,7 +87,8 @@ class Result:
     def to_json(self) -> dict[str, object]:
         """Plain data; `architecture`, `choices` and `values` are this result's own, not copies."""
         record = {f.name: getattr(self, f.name) for f in fields(self)}
-        return record | {"curve": [asdict(epoch) for epoch in self.curve], "worker": asdict(self.worker)}
+        curve = [dict(zip(EPOCH, values, strict=True)) for values in map(attrgetter(*EPOCH), self.curve)]
+        return record | {"curve": curve, "worker": asdict(self.worker)}
 
     @classmethod
     def from_json(cls, record: dict[str, object]) -> Self:
@@ -95,18 +100,25 @@ class Result:
         try:
             known["curve"] = tuple(Epoch(**e) for e in record.get("curve") or ())  # type: ignore[attr-defined]
             known["worker"] = Worker(**record["worker"])  # type: ignore[arg-type]
+            numbers = [record["trial"], record["epoch"], *record["values"].values()]  # type: ignore[attr-defined]
+            if not all(type(number) in (int, float) for number in numbers):
+                raise TypeError(f"trial, epoch and values must be numbers, not {numbers}")
             return cls(**known)  # type: ignore[arg-type]
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, AttributeError) as error:
             raise ResultsError(
                 f"A result must have all its fields, but {error} (trial {record.get('trial')!r})."
             ) from None
 
 
 class Results:
-    """The table on disk. Iterating gives every record in order of arrival."""
+    """The table on disk. Iterating gives every record in order of arrival.
+
+    Architectures of one sweep are much alike: equal layers are held once, so a record is not to be changed.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._layers: dict[str, dict[str, object]] = {}
         self.broken: str | None = None
         self._whole = 0  # bytes of whole lines
         self._rows: list[Result] = []
@@ -126,13 +138,13 @@ class Results:
                 record = json.loads(line)
                 if not isinstance(record, dict):
                     raise ValueError("no record")
-            except ValueError:
+            except (ValueError, RecursionError):
                 if kept + len(line) < len(data):
                     raise ResultsError(f"{self.path}:{number}: a line must be JSON, but got {line[:60]!r}.") from None
                 self.broken = line.decode(errors="replace")
                 break
             try:
-                self._rows.append(Result.from_json(record))
+                self._keep(Result.from_json(record))
             except ResultsError as error:
                 raise ResultsError(f"{self.path}:{number}: {error}") from None
             kept += len(line)
@@ -157,7 +169,24 @@ class Results:
         while line:
             line = line[file.write(line) :]
         os.fsync(file.fileno())
-        self._rows.append(result)
+        self._keep(result)
+
+    def _keep(self, result: Result) -> None:
+        shared = self._shared(result.architecture)
+        assert isinstance(shared, dict)
+        self._rows.append(replace(result, architecture=shared))
+
+    def _shared(self, part: object) -> object:
+        """`part`, the dicts in it that hold no others (its layers) being those of earlier records where equal."""
+        if isinstance(part, list):
+            return [self._shared(value) for value in part]
+        if not isinstance(part, dict):
+            return part
+        if any(
+            isinstance(value, dict) or (isinstance(value, list) and dict in map(type, value)) for value in part.values()
+        ):
+            return {key: self._shared(value) for key, value in part.items()}
+        return self._layers.setdefault(repr(part), part)
 
     def close(self) -> None:
         """Let go of the file; appending opens it again."""

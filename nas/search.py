@@ -113,7 +113,7 @@ def search(
     `pool` replaces the workers of the sweep and stays open. `report` makes files of the outcome (pictures), which
     MLflow then keeps with the front.
     Raises `SweepError` for a sweep that cannot start: a limit out of reach, a seed that does not fit the data,
-    another sweep's folder, a folder in use; `ResultsError` for a table that cannot be read, or a full disk.
+    another sweep's folder, a folder in use; `ResultsError` for a table that cannot be read; `DiskFull`.
     """
     out = Path(out)
     with full_disk_said(out), held(out):
@@ -128,6 +128,8 @@ def search(
         data = load(sweep.data, seed=sweep.seed)
         space = open_space(sweep.space, input=data.input, classes=data.classes)
         seeds = seeds_of(sweep, data)
+        if sweep.training.batch_size > (images := data.sizes["train"]):
+            say(f"note: batch_size is {sweep.training.batch_size}, so the {images} training images are one batch.")
         found = _surveyed(sweep, space, out)
         refuse_other_data(out, data.fingerprint)
         write_json(out / "sweep.json", sweep.to_json())

@@ -8,17 +8,28 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, get_type_hints
 
 import yaml
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, create_model
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    create_model,
+    field_validator,
+)
 
 from nas.pareto import OBJECTIVES
 from nas.quantities import count, milliseconds
-from nas.training import Training, TrainingError
+from nas.training import MOST, Training, TrainingError
 from searchspace.choices import Place, SpaceError, meant
 from searchspace.named import read_network
 from searchspace.spaces import check_space
@@ -69,7 +80,8 @@ class Budget:
 class Workers:
     """What a trial takes of the cluster at `address` (None: this machine, "inprocess": this process).
 
-    A worker whose epoch takes longer than `epoch_minutes` hangs: it is ended, and its trial is begun once more.
+    A worker whose epoch takes longer than `epoch_minutes` hangs: it is ended, and its trial is begun once more. In
+    this process nothing limits an epoch: it could only be ended with the search.
     """
 
     cpus_per_trial: float = 1.0
@@ -122,8 +134,8 @@ class Sweep:
         try:
             values = {k: parts[k](**v) if k in parts else v for k, v in record.items() if k != "format"}
             seeds = tuple(_tuples(seed) for seed in values.get("seeds", ()))
-            return cls(**{**values, "objectives": tuple(values["objectives"]), "seeds": seeds})
-        except (TypeError, KeyError, AttributeError, TrainingError) as error:
+            return cls(**{**values, "objectives": _objectives(values["objectives"]), "seeds": seeds})
+        except (TypeError, KeyError, AttributeError, ValueError) as error:
             raise SweepError([f"A sweep must have all its parts ({error})."]) from None
 
 
@@ -154,8 +166,8 @@ class _Model(BaseModel):
 
 
 class _Budget(_Model):
-    trials: int | None = Field(default=None, ge=1)
-    epochs: int | None = Field(default=None, ge=1)
+    trials: int | None = Field(default=None, ge=1, le=MOST)
+    epochs: int | None = Field(default=None, ge=1, le=MOST)
     hours: float | None = Field(default=None, gt=0)
     gpu_hours: float | None = Field(default=None, gt=0)
 
@@ -172,16 +184,30 @@ class _Limits(_Model):
     latency: Annotated[float | None, BeforeValidator(milliseconds)] = None
 
 
+def ray_share(name: str, value: float) -> float:
+    """What Ray can give a trial of `name`: steps of 0.0001, and of cards beyond one whole ones. Raises `ValueError`."""
+    if value != round(value, 4):
+        raise ValueError(f"must be a multiple of 0.0001 (got {value:g})")
+    if name == "gpus_per_trial" and value > 1 and value % 1:
+        raise ValueError(f"must be a whole number beyond 1: parts of one card are shared (got {value:g})")
+    return value
+
+
 class _Workers(_Model):
-    cpus_per_trial: float = Field(default=1.0, gt=0)
-    gpus_per_trial: float = Field(default=0.0, ge=0)
+    cpus_per_trial: float = Field(default=1.0, gt=0, le=MOST)
+    gpus_per_trial: float = Field(default=0.0, ge=0, le=MOST)
     max_concurrent: int | None = Field(default=None, ge=1)
     address: str | None = None
     epoch_minutes: float = Field(default=60.0, gt=0)
 
+    @field_validator("cpus_per_trial", "gpus_per_trial")
+    @classmethod
+    def _shared(cls, value: float, info: ValidationInfo) -> float:
+        return ray_share(str(info.field_name), value)
+
 
 class _Tracking(_Model):
-    uri: str | None = None
+    uri: Annotated[str | None, BeforeValidator(lambda v: "off" if v is False else v)] = None  # YAML's false
     experiment: str | None = None
 
 
@@ -194,9 +220,16 @@ _Training = create_model(
 _NESTED = {"budget": _Budget, "limits": _Limits, "workers": _Workers, "tracking": _Tracking, "training": _Training}
 
 
+_NAME, _FUNCTION = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", r"^[\w.]+:\w+$"
+_PATTERNS = {
+    _NAME: "a word of letters, digits and _.- that begins with a letter or digit",
+    _FUNCTION: "package.module:function",
+}
+
+
 class _SweepFile(_Model):
     format: Literal["sweep/1"]
-    name: str = Field(min_length=1, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
+    name: str = Field(pattern=_NAME)
     purpose: str = ""
     data: str
     space: Annotated[object, AfterValidator(_space_form)]
@@ -208,7 +241,7 @@ class _SweepFile(_Model):
     workers: _Workers = _Workers()
     tracking: _Tracking = _Tracking()
     seed: int = Field(default=0, ge=0, le=2**32 - 1)
-    train: str = Field(default="nas.train:train", pattern=r"^[\w.]+:\w+$")
+    train: str = Field(default="nas.train:train", pattern=_FUNCTION)
     storage: str | None = None
     seeds: Annotated[object, Field(default_factory=list)]
 
@@ -224,11 +257,10 @@ def read_sweep(path: Path, spaces: Mapping[str, Path] | None = None) -> Sweep:
         faults = [_fault(path, text, _place(e["loc"]), _rule(e)) for e in error.errors()]
     where, space_text, space = _space(path, text, record, spaces or {}, faults)
     if space is not None:
-        prefix: Place = ("space",) if where == path else ()
         try:
             check_space(space)
         except SpaceError as error:
-            faults += [_fault(where, space_text, (*prefix, *place), rule) for place, rule in error.problems]
+            faults += _space_faults(error, path, where, space_text)
     seeds, problems = _seeds(record.get("seeds", []))
     faults += [_fault(path, text, place, rule) for place, rule in problems]
     training = Training()
@@ -262,6 +294,19 @@ def read_sweep(path: Path, spaces: Mapping[str, Path] | None = None) -> Sweep:
     )
 
 
+def placed(error: SpaceError, path: Path, spaces: Mapping[str, Path]) -> SweepError:
+    """`error`, of the space of the sweep in `path`, with file and line."""
+    text, record = _load(path)
+    where, text, _ = _space(path, text, record, spaces, [])
+    return SweepError(_space_faults(error, path, where, text))
+
+
+def _space_faults(error: SpaceError, path: Path, where: Path, text: str) -> list[str]:
+    """Each problem of a space that lies in `where`: the sweep's `path`, or a file of its own."""
+    prefix: Place = ("space",) if where == path else ()
+    return [_fault(where, text, (*prefix, *place), rule) for place, rule in error.problems]
+
+
 def _relative(path: Path, data: str) -> str:
     """A data file, absolute: from the sweep's folder where it is there, else from where the command runs."""
     if "/" not in data and "." not in data:
@@ -283,6 +328,18 @@ class _Loader(yaml.SafeLoader):
             seen.add(key.value)
         return super().construct_mapping(node, deep)
 
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        try:
+            return super().construct_object(node, deep)
+        except (ValueError, ArithmeticError) as error:  # a day that is none, a number of 5,000 digits
+            raise yaml.MarkedYAMLError(problem=str(error), problem_mark=node.start_mark) from None
+
+
+# YAML 1.1 takes 1e-3 for text, where all else takes it for a number.
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
+
 
 def _load(path: Path) -> tuple[str, dict[str, object]]:
     try:
@@ -292,12 +349,16 @@ def _load(path: Path) -> tuple[str, dict[str, object]]:
         raise SweepError([f"{path}: must be a readable file ({error.strerror})"]) from None
     except UnicodeDecodeError:
         raise SweepError([f"{path}: must be text in UTF-8"]) from None
+    except RecursionError:
+        raise SweepError([f"{path}: must be YAML of a few levels (got too many)"]) from None
     except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
+        mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None) or error
         line = f":{mark.line + 1}" if mark else ""
-        raise SweepError([f"{path}{line}: must be YAML ({getattr(error, 'problem', error)})"]) from None
+        hint = "; is the indentation right?" if "expected <block end>" in str(problem) else ""
+        raise SweepError([f"{path}{line}: must be YAML ({' '.join(str(problem).split())}{hint})"]) from None
     if not isinstance(record, dict):
-        raise SweepError([f"{path}: must be a mapping (got {type(record).__name__})"])
+        got = "nothing" if record is None else f"a {type(record).__name__}"
+        raise SweepError([f"{path}: must be a mapping, lines of `name: value` (got {got})"])
     return text, record
 
 
@@ -348,8 +409,18 @@ def _rule(error: object) -> str:
     if kind == "literal_error":
         known = [word.strip("' ") for word in error["ctx"]["expected"].replace(" or ", ",").split(",")]
         return f"must be one of {', '.join(known)} (got {got!r}{meant(got, known)})"
-    message = str(error["msg"]).removeprefix("Input should be ").removeprefix("String should ")
-    return f"must be {message} (got {got!r})"
+    if kind == "invalid_key":
+        return f"must be a word (got {got!r})"
+    if kind == "model_type":
+        return f"must be a mapping of {', '.join(_fields((*error['loc'], '')))} (got {got!r})"
+    if kind == "string_pattern_mismatch":
+        return f"must be {_PATTERNS[error['ctx']['pattern']]} (got {got!r})"
+    return f"must {str(error['msg']).removeprefix('Input should ').removeprefix('String should ')} (got {_cut(got)})"
+
+
+def _cut(value: object) -> str:
+    text = repr(value)
+    return text if len(text) < 120 else f"{text[:117]}..."
 
 
 def _fields(loc: tuple[int | str, ...]) -> Mapping[str, object]:

@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import TYPE_CHECKING
 
 from nas.mlflow_view import VIEW, chart_view
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
 METRICS = {"accuracy": "val/acc", "test_accuracy": "test/acc"}  # other values keep their names
 ERROR_CHARACTERS = 4000  # the end of a traceback; MLflow cuts a tag at 8,000
+SQLITE = "sqlite:///"  # before the path of a database file
 PARAMS_PER_BATCH, METRICS_PER_BATCH = 100, 1000  # MLflow's limits
 
 Key = tuple[str, int, int]  # kind, trial, seed: what a run stands for
@@ -174,6 +176,7 @@ class Tracker:
         if self._client is None:
             from mlflow import MlflowClient
 
+            _check_file(self.uri)
             _make_database(self.uri)
             client = MlflowClient(self.uri)
             self._experiment_id = self._find_experiment(client)
@@ -321,6 +324,7 @@ def problem_with(uri: str) -> str:
     from mlflow import MlflowClient
 
     try:
+        _check_file(uri)
         MlflowClient(uri).search_experiments(max_results=1)
     except Exception as error:  # any store, any driver
         return short_error(error)
@@ -347,17 +351,38 @@ def _quiet() -> None:
     logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
 
 
+def _file(uri: str) -> Path | None:
+    """The file of an sqlite database."""
+    path = Path(uri.removeprefix(SQLITE))
+    return path if uri.startswith(SQLITE) and "?" not in uri else None
+
+
+def _check_file(uri: str) -> None:
+    """Raises `OSError` where `uri` is an sqlite file that cannot be written: MLflow would try for 70 s and more."""
+    path = _file(uri)
+    if path is None:
+        return
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=path.parent):  # sqlite writes beside its file, too
+            pass
+        if path.exists():
+            path.open("r+b").close()
+    except OSError as error:
+        raise OSError(f"{path}: must be a database file that can be written ({error.strerror})") from None
+
+
 def _make_database(uri: str) -> None:
     """Make an sqlite file that is not there under another name first: MLflow never gets over a kill in mid-making."""
     from mlflow import MlflowClient
 
-    path = Path(uri.removeprefix("sqlite:///"))
-    if not uri.startswith("sqlite:///") or "?" in uri or path.exists() or not path.parent.exists():
+    path = _file(uri)
+    if path is None or path.exists():
         return
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     temporary.unlink(missing_ok=True)
     try:
-        MlflowClient(f"sqlite:///{temporary}").search_experiments(max_results=1)
+        MlflowClient(f"{SQLITE}{temporary}").search_experiments(max_results=1)
         with suppress(OSError):  # another driver may have made it meanwhile
             os.link(temporary, path)
     finally:
@@ -366,9 +391,9 @@ def _make_database(uri: str) -> None:
 
 def _artifacts(uri: str) -> str | None:
     """Beside an sqlite file, where MLflow would take the working directory; a server knows its own place."""
-    if not uri.startswith("sqlite:///"):
+    if not uri.startswith(SQLITE):
         return None
-    return (Path(uri.removeprefix("sqlite:///")).resolve().parent / "artifacts").as_uri()
+    return (Path(uri.removeprefix(SQLITE)).resolve().parent / "artifacts").as_uri()
 
 
 def _key(result: Result) -> Key:

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+MOST = 10**9  # epochs; what is more is a slip, and may not fit a float
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
 
 
@@ -29,7 +30,9 @@ class Training:
     precision: Precision = "32-true"
 
     def __post_init__(self) -> None:
-        _rule("epochs", "a whole number >= 1", self.epochs, type(self.epochs) is int and self.epochs >= 1)
+        _rule(
+            "epochs", f"a whole number in 1..{MOST}", self.epochs, type(self.epochs) is int and 1 <= self.epochs <= MOST
+        )
         _rule(
             "batch_size", "a whole number >= 2", self.batch_size, type(self.batch_size) is int and self.batch_size > 1
         )

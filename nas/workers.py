@@ -6,6 +6,7 @@ lost has its job repeated once.
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 import time
@@ -110,6 +111,7 @@ class RayPool:
         self._waiting: deque[tuple[Job, int]] = deque()
         self._running: dict[ObjectRef, tuple[Job, int]] = {}
         self._closed = False
+        self._fits, self._counted = 0, -math.inf
         self._ray = quiet_ray()
         self._task = self._ray.remote(
             num_cpus=cpus_per_trial,
@@ -133,8 +135,11 @@ class RayPool:
             raise WorkersError(f"A trial must fit this machine, but it needs {self._need} where there is {total}.")
 
     def _fitting(self) -> int:
-        """Trials that fit the nodes there are now."""
-        return sum(_slots(node["Resources"], self._need) for node in self._ray.nodes() if node["Alive"])
+        """Trials that fit the nodes there are, or were a second ago: asking takes longer than a proposal."""
+        if time.monotonic() - self._counted > 1:
+            self._fits = sum(_slots(node["Resources"], self._need) for node in self._ray.nodes() if node["Alive"])
+            self._counted = time.monotonic()
+        return self._fits
 
     @property
     def capacity(self) -> int:

@@ -92,24 +92,29 @@ def members(sweep: Sweep) -> Iterator[Candidate]:
             yield member
 
 
+def job_of(sweep: Sweep, number: int, member: Candidate) -> Job:
+    """The job that trains `member` as trial `number`."""
+    architecture = member.architecture
+    return Job(
+        trial=number,
+        architecture=to_json(architecture),
+        choices=dict(member.code),
+        words=str(architecture),
+        digest=architecture.digest,
+        values=cost(architecture).values(),
+        data=sweep.data,
+        training=sweep.training,
+        seed=number,
+        until=sweep.training.epochs,
+        train=sweep.train,
+    )
+
+
 def fill(sweep: Sweep, found: list[Candidate], out: Path) -> None:
     """Write a results table with one made-up result for each of `found`."""
     with Results(out / "results.jsonl") as table:
         for number, member in enumerate(found):
-            architecture = member.architecture
-            job = Job(
-                trial=number,
-                architecture=to_json(architecture),
-                choices=dict(member.code),
-                words=str(architecture),
-                digest=architecture.digest,
-                values=cost(architecture).values(),
-                data=sweep.data,
-                training=sweep.training,
-                seed=number,
-                until=sweep.training.epochs,
-            )
-            table.append(made_up(job))
+            table.append(made_up(job_of(sweep, number, member)))
 
 
 def trial_ms(sweep: Sweep, out: Path, filled: int, trials: int) -> tuple[float, float]:

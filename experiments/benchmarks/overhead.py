@@ -4,8 +4,11 @@
 
 The digits sweep on two workers, journal on, tracking off on all sides; wall milliseconds a trial once both workers have
 answered, so start-up is left out. Every side proposes by multivariate TPE; Tune's have the same choices and objectives,
-but no limits, no network and no journal: their trials report two numbers. Tune's default starts a process for each
-trial, so it gets fewer. "ours_tracked" has MLflow on sqlite, as by default. CPU is the driver's alone.
+but no limits, no network and no journal: their trials report two numbers, where ours build a network and write it to
+disk. Tune's default starts a process for each trial, so it gets fewer. "ours_tracked" has MLflow on sqlite, as by
+default. CPU is the driver's alone.
+
+"jobs" are the nothing-jobs by themselves: as Ray tasks, as ours are, and through two long-lived actors.
 """
 
 from __future__ import annotations
@@ -18,23 +21,32 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from statistics import median
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-from experiments.benchmarks.growth import digits
+from experiments.benchmarks.growth import digits, job_of, members
+from nas.jobs import Job
 from nas.proposals import Proposals
 from nas.provenance import provenance
 from nas.ray_session import quiet_ray
 from nas.resident import Data
-from nas.results import Epoch
+from nas.results import Epoch, Result
 from nas.search import Status, search
 from nas.sweep import Budget, Tracking, Workers
 from nas.train import Trained
 from nas.training import Training
+from nas.workers import RayPool, _task
 from searchspace.network import Network
+
+if TYPE_CHECKING:
+    from ray import ObjectRef
 
 WARM = 4  # results that are start-up still
 Clock = list[tuple[float, float]]  # wall and CPU seconds as each result comes
@@ -117,6 +129,60 @@ def _choices() -> dict[str, object]:
     return dict(Proposals(space, sweep.limits, RandomSampler(), Random(0), set()).distributions)
 
 
+def jobs_ms(jobs: Sequence[Job], submit: Callable[[int, Job], ObjectRef]) -> float:
+    """Wall milliseconds a job, three at a time: `submit` gets the number of a worker that is free, or 0."""
+    ray = quiet_ray()
+    start = time.perf_counter()
+    running: dict[ObjectRef, int] = {}
+    for number, job in enumerate(jobs):
+        worker = number % 2 if number < 3 else running.pop(ray.wait(list(running))[0][0])
+        running[submit(worker, job)] = worker
+    ray.get(list(running))
+    return 1e3 * (time.perf_counter() - start) / len(jobs)
+
+
+def _send_task(task: Any, path: list[str], worker: int, job: Job) -> ObjectRef:
+    return task.remote(job, False, path, 60.0)
+
+
+def _send_actor(actors: list[Any], path: list[str], worker: int, job: Job) -> ObjectRef:
+    return actors[worker].run.remote(job, False, path, 60.0)
+
+
+def tasks_and_actors(trials: int, rounds: int = 3) -> dict[str, float]:
+    """Milliseconds a job: tasks as `RayPool` sends them, tasks that may reuse a lease, actors. In alternation."""
+    ray = quiet_ray()
+    sweep = digits(train="experiments.benchmarks.overhead:train_nothing")
+    path = [os.path.abspath(entry) for entry in sys.path]
+    found: dict[str, list[float]] = {}
+    with tempfile.TemporaryDirectory() as folder, RayPool(max_concurrent=2):
+        jobs = [
+            replace(job_of(sweep, i, member), checkpoint=f"{folder}/{i}")
+            for i, member in enumerate(islice(members(sweep), trials))
+        ]
+        spread, reused = (
+            ray.remote(num_cpus=1, max_retries=0, max_calls=0, scheduling_strategy=strategy)(_task)
+            for strategy in ("SPREAD", "DEFAULT")
+        )
+
+        class Actor:
+            def run(self, *words: object) -> Result:
+                return _task(*words)  # type: ignore[arg-type]
+
+        for _ in range(rounds):
+            for name, task in (("tasks", spread), ("tasks_reusing_leases", reused)):
+                send = partial(_send_task, task, path)
+                jobs_ms(jobs[:6], send)  # processes start again where actors took their place
+                found.setdefault(name, []).append(jobs_ms(jobs, send))
+            actors = [ray.remote(num_cpus=1)(Actor).remote() for _ in range(2)]
+            send = partial(_send_actor, actors, path)
+            jobs_ms(jobs[:6], send)
+            found.setdefault("actors", []).append(jobs_ms(jobs, send))
+            for actor in actors:
+                ray.kill(actor)
+    return {name: median(values) for name, values in found.items()}
+
+
 def per_trial(clock: Clock, trials: int) -> tuple[float, float]:
     """Wall and CPU milliseconds a trial, from when every worker has answered to the last of `trials` results."""
     if len(clock) != trials:
@@ -142,6 +208,7 @@ def measure(trials: int, slow_trials: int, rounds: int) -> dict[str, object]:
             with tempfile.TemporaryDirectory() as folder:
                 found[name].append(per_trial(run(count, Path(folder)), count))
             print(f"round {number} {name}: {found[name][-1][0]:.1f} ms", file=sys.stderr, flush=True)
+    jobs = tasks_and_actors(trials // 2)
     wall = {name: median(w for w, _ in values) for name, values in found.items()}
     return {
         "format": "benchmark/1",
@@ -154,6 +221,7 @@ def measure(trials: int, slow_trials: int, rounds: int) -> dict[str, object]:
         },
         "wall_ms_per_trial": wall,
         "driver_cpu_ms_per_trial": {name: median(c for _, c in values) for name, values in found.items()},
+        "wall_ms_per_job": jobs,
         "times_ours": {name: value / wall["ours"] for name, value in wall.items()},
     }
 
@@ -172,6 +240,8 @@ def main() -> None:
         return
     for name, value in record["wall_ms_per_trial"].items():  # type: ignore[attr-defined]
         print(f"{name:<20} {value:9.1f} ms a trial, {record['times_ours'][name]:.1f} times ours")  # type: ignore[index]
+    for name, value in record["wall_ms_per_job"].items():  # type: ignore[attr-defined]
+        print(f"{name:<20} {value:9.1f} ms a job")
 
 
 if __name__ == "__main__":

@@ -110,3 +110,32 @@ def test_another_format_and_missing_fields_are_refused(tmp_path: Path) -> None:
         Result.from_json({"format": "result/9"})
     with pytest.raises(ResultsError, match="must have all its fields"):
         Result.from_json({"format": "result/1", "trial": 3})
+
+
+def test_equal_layers_of_architectures_are_held_once_and_come_back_as_they_were(tmp_path: Path) -> None:
+    def row(trial: int, width: object) -> Result:
+        norm = {"node": "norm", "eps": 1e-5, "sizes": [1, 1.0, True]}
+        architecture: dict[str, object] = {"body": [norm, {"node": "conv", "out": width}, dict(norm)]}
+        return Result(
+            trial=trial,
+            digest="0" * 16,
+            architecture=architecture,
+            epoch=1,
+            final=True,
+            state="complete",
+            values={},
+            seconds=1.0,
+            worker=Worker(node="a", pid=1, device="cpu"),
+            seed=0,
+        )
+
+    given = [row(0, 8), row(1, 8.0), row(2, 8)]
+    with Results(tmp_path / "results.jsonl") as table:
+        for result in given:
+            table.append(result)
+        kept = list(table)
+    for rows in (kept, list(Results(tmp_path / "results.jsonl"))):
+        assert [repr(result.architecture) for result in rows] == [repr(result.architecture) for result in given]
+        first, second = rows[0].architecture["body"], rows[1].architecture["body"]
+        assert first[0] is second[0] is second[2]  # type: ignore[index]
+        assert first[1] is not second[1]  # type: ignore[index]
