@@ -43,12 +43,15 @@ def record(architecture: Architecture) -> dict[str, object]:
 def lines(architecture: Architecture, width: int = 100) -> list[str]:
     """The cost and the breaches for people, a figure a line."""
     text = [words(architecture)]
-    for name, value in figures(architecture).items():
-        number = " x ".join(map(str, value)) if isinstance(value, tuple) else f"{value:,}"
-        text.append(f"{name:<24}{number:>16}   {UNITS[name]}")
+    numbers = {
+        name: " x ".join(map(str, value)) if isinstance(value, tuple) else f"{value:,}"
+        for name, value in figures(architecture).items()
+    }
+    longest = max(16, *map(len, numbers.values()))
+    text += [f"{name:<24}{number:>{longest}}   {UNITS[name]}" for name, number in numbers.items()]
     found = breaches(architecture)
     if not found:
-        text.append("breaches                            none of the design principles that are checked")
+        text.append(f"{'breaches':<24}{'':>{longest}}   none of the design principles that are checked")
     for breach in found:
         said = f"breach: {breach.principle} at {breach.place}: {breach.message}"
         text += textwrap.wrap(said, width, subsequent_indent="  ", break_on_hyphens=False)

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from experiments.report import front_table, write_report
+from experiments.report import front_table, no_front, write_report
 from experiments.terminal import Narrator
 from nas.quantities import duration, short
 from nas.results import Result
@@ -29,12 +29,15 @@ def describe(sweep: Sweep, out: Path) -> list[str]:
         limits.append(f"latency <= {sweep.limits.latency_ms:g} ms")
     bounds = {name: getattr(sweep.budget, name) for name in ("trials", "epochs", "hours", "gpu_hours")}
     budget = [f"{bound} {name}" for name, bound in bounds.items() if bound is not None]
+    here = "workers    this process: one trial at a time, and no limit of time on an epoch"
+    workers = [here] if sweep.workers.address == "inprocess" else []
     seeds = [f"seeds      {', '.join(map(call, sweep.seeds))}, trained first"] if sweep.seeds else []
     return [
         f"sweep      {sweep.name} on {sweep.data}, into {out}",
         f"objectives {', '.join(sweep.objectives)}",
         f"limits     {', '.join(limits) or 'none'}",
         f"budget     {', '.join(budget)} of {sweep.training.epochs} epochs, proposed by {sweep.sampler}",
+        *workers,
         *seeds,
     ]
 
@@ -110,7 +113,7 @@ def show_outcome(outcome: Outcome) -> None:
     if late and not outcome.front:
         limit = outcome.sweep.limits.latency_ms
         print(f"No trial met the latency limit of {limit:g} ms; the nearest took {min(late):.3g} ms.\n")
-    print(front_table(outcome.front, outcome.objectives))
+    print(front_table(outcome.front, outcome.objectives) if outcome.front else no_front(outcome.results))
     print(f"\nproposals: {outcome.proposals}")
     print(f"look at    {out / 'front.html'}   {out / 'front.png'}")
     if outcome.chart and outcome.chart.startswith("http"):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -42,9 +42,7 @@ def write_report(outcome: Outcome) -> list[Path]:
 
 
 def front_table(members: Sequence[Result], objectives: Sequence[Objective]) -> str:
-    """The front for the terminal, a member a line."""
-    if not members:
-        return "The front is empty: no trial was fully trained yet."
+    """The front for the terminal, a member a line; of at least one."""
     tested = any("test_accuracy" in row.values for row in members)
     costs = list(dict.fromkeys([*(o.name for o in objectives if not o.maximize), "flops", "params"]))
     head = ["trial", "accuracy", *(["test"] if tested else []), *costs, "architecture"]
@@ -56,3 +54,17 @@ def front_table(members: Sequence[Result], objectives: Sequence[Objective]) -> s
         words = f"{row.name}: {row.words}" if row.name else row.words
         rows.append([str(row.trial), accuracy, *test, *prices, words])
     return table(head, rows)
+
+
+def no_front(rows: Iterable[Result]) -> str:
+    """Why there is no front, in a line."""
+    last = {row.trial: row for row in rows}.values()
+    failed = [row for row in last if row.state == "failed"]
+    stopped = sum(row.state == "stopped" for row in last)
+    parts = (
+        [f"{len(failed)} failed, first {failed[0].title} by {(failed[0].error or '').splitlines()[0]}"]
+        if failed
+        else []
+    )
+    parts += [f"{stopped} stopped by the latency limit"] if stopped else []
+    return f"No trial was trained to its end: {'; '.join(parts) or 'none has ended yet'}"

@@ -17,9 +17,11 @@ class Skips:
         self.allowed = allowed
         self.seen: list[tuple[str, str]] = []
 
-    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+    def pytest_runtest_logreport(self, report: pytest.TestReport | pytest.CollectReport) -> None:
         if report.skipped and not hasattr(report, "wasxfail"):
             self.seen.append((report.nodeid, str(report.longrepr[2] if isinstance(report.longrepr, tuple) else "")))
+
+    pytest_collectreport = pytest_runtest_logreport  # of a module that is skipped as a whole
 
     @property
     def unlisted(self) -> list[str]:

@@ -164,3 +164,21 @@ def test_help_shows_the_defaults_that_stand_in_brackets() -> None:
     )
     said = " ".join(done.stdout.replace("│", " ").split())
     assert all(default in said for default in ("[runs/NAME]", "[local Ray]", "[sqlite in OUT]"))
+
+
+def test_costs_of_a_huge_input_are_exact_and_their_columns_stand() -> None:
+    small, huge = (find("resnet", ["depth=50"], f"3x{size}x{size}") for size in (32, 100_000))
+    assert cost(huge).macs_without_classifier == cost(small).macs_without_classifier * 3125**2
+    assert cost(huge).activations - 1000 == (cost(small).activations - 1000) * 3125**2
+    for architecture in (small, huge):
+        figures = lines(architecture)[1:-1]
+        assert len({line.index("   ", 24 + len(line[24:]) - len(line[24:].lstrip())) for line in figures}) == 1
+    assert f"macs_without_classifier {cost(huge).macs_without_classifier:,}   without" in "\n".join(lines(huge))
+
+
+@pytest.mark.parametrize("input", ["3x0x0", "3x-5x4", "3", "3x1e3x1e3", f"3x{10**30}x3", "3x2x3x4x5", "", "3x224x224x"])
+def test_an_input_that_is_none_is_refused_with_the_rule(input: str) -> None:
+    with pytest.raises(
+        ArchitectureError, match=r"`input` .*must be (sizes such as 3x224x224|\(channels, height, width\))"
+    ):
+        find("resnet", ["depth=50"], input)

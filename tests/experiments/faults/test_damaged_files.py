@@ -41,6 +41,7 @@ def test_a_damaged_last_line_of_a_journal_goes_aside_and_is_said(sweeping: Calla
         one.check()
 
 
+@pytest.mark.slow
 def test_a_journal_damaged_in_its_middle_is_filled_from_the_table(sweeping: Callable[..., Any]) -> None:
     one = sweeping(4)
     one.run()
@@ -80,15 +81,16 @@ def test_a_second_driver_is_told_who_holds_the_folder_and_a_stale_lock_is_broken
 ) -> None:
     one = sweeping(2, training={"epochs": 2000, "batch_size": 16})
     first = one.start()
-    wait_for((one.out / "id").exists, first)
+    lock = one.out / "lock"
+    wait_for(lambda: lock.exists() and lock.read_text(), first)
     said = one.run(code=2)
     assert f"{one.out}: must not be in use by another search" in said
     assert f"(held by process {first.pid} on {socket.gethostname()} since 20" in said
     first.send_signal(signal.SIGKILL)
     first.communicate()
-    assert str(first.pid) in (one.out / "lock").read_text()
+    assert str(first.pid) in lock.read_text()
     os.symlink("journal.log", one.out / "journal.log.lock")  # Optuna's own, as a kill in mid-write leaves it
     second = one.start()
-    wait_for(lambda: f"process {second.pid} " in (one.out / "lock").read_text(), second)
+    wait_for(lambda: f"process {second.pid} " in lock.read_text(), second)
     second.send_signal(signal.SIGKILL)
     second.communicate()
