@@ -9,12 +9,16 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 if TYPE_CHECKING:
+    from experiments.models import Model
+    from experiments.terminal import Narrator
     from nas.sweep import Sweep
 
 HERE = Path(__file__).parent
@@ -31,7 +35,10 @@ prune_app = typer.Typer(help="Take channels out of trained networks, with proof.
 app.add_typer(prune_app, name="prune")
 
 Address = Annotated[
-    str | None, typer.Option(envvar="RAY_ADDRESS", help="A Ray cluster (auto, host:port), or inprocess. \\[local Ray]")
+    str | None,
+    typer.Option(
+        envvar="RAY_ADDRESS", help="A Ray cluster (auto, host:port), or inprocess: no limit on epochs. \\[local Ray]"
+    ),
 ]
 TrackingUri = Annotated[
     str | None, typer.Option(envvar="MLFLOW_TRACKING_URI", help="MLflow; off for none. \\[sqlite in OUT]")
@@ -39,6 +46,30 @@ TrackingUri = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="Machine output on stdout, everything else on stderr.")]
 SweepName = Annotated[str, typer.Argument(metavar="SWEEP", help="A sweep that ships with the package, or a YAML file.")]
 OutFolder = Annotated[Path, typer.Argument(metavar="OUT", help="The folder of a sweep.")]
+ModelName = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL",
+        help="A published network, a file (.safetensors, an architecture as JSON), package.module:function, "
+        "torchvision:NAME, timm:NAME; with --trial, a sweep's OUT.",
+        show_default=False,
+    ),
+]
+More = Annotated[list[str] | None, typer.Argument(metavar="[NAME=VALUE]...", hidden=True)]
+Settings = Annotated[
+    list[str] | None, typer.Option("--set", metavar="NAME=VALUE ...", help="Arguments of what makes the model.")
+]
+WeightsFile = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="A state dict as .safetensors, .pt or .pth; also one under `state_dict` or `model`, or with `module.` "
+        "before every name.",
+    ),
+]
+InputSizes = Annotated[
+    str | None, typer.Option(metavar="SIZES", help="Such as 3x224x224, or 3x8x224x224 for video, where not known.")
+]
 
 
 def shipped(kind: str) -> dict[str, Path]:
@@ -48,18 +79,53 @@ def shipped(kind: str) -> dict[str, Path]:
 
 def open_sweep(name: str) -> Sweep:
     """The sweep called `name`, or in the file `name`."""
-    from nas.sweep import SweepError, read_sweep
-    from searchspace.choices import meant
+    from nas.sweep import read_sweep
 
     sys.path.insert(0, os.getcwd())  # blocks and training functions of the user's own
-    path = Path(name)
+    return read_sweep(_sweep_file(name), shipped("spaces"))
+
+
+def _sweep_file(name: str) -> Path:
+    from nas.sweep import SweepError
+    from searchspace.choices import meant
+
     known = shipped("sweeps")
-    if not os.path.isfile(name):
-        if name not in known:
-            listed = ", ".join(known)
-            raise SweepError([f"SWEEP must be a YAML file or one of {listed} (got {name!r}{meant(name, known)})"])
-        path = known[name]
-    return read_sweep(path, shipped("spaces"))
+    if os.path.isfile(name):
+        return Path(name)
+    if name not in known:
+        listed = ", ".join(known)
+        raise SweepError([f"SWEEP must be a YAML file or one of {listed} (got {name!r}{meant(name, known)})"])
+    return known[name]
+
+
+@contextmanager
+def space_faults_placed(name: str) -> Iterator[None]:
+    """What is wrong with the space of the sweep `name`, and shows with its data only, said with file and line."""
+    from nas.sweep import placed
+    from searchspace.choices import SpaceError
+
+    try:
+        yield
+    except SpaceError as error:
+        raise placed(error, _sweep_file(name), shipped("spaces")) from None
+
+
+def open_model(
+    model: str,
+    words: list[str],
+    weights: Path | None,
+    input: str | None,
+    trial: int | None,
+    narrator: Narrator,
+) -> Model:
+    """The model that the command line names; says what was done to read its weights."""
+    from experiments.models import open_model as opened
+
+    sys.path.insert(0, os.getcwd())  # factories of the user's own
+    found = opened(model, words, weights, input, trial)
+    for note in found.notes:
+        narrator.say(note)
+    return found
 
 
 def emit(record: object) -> None:
@@ -74,7 +140,7 @@ def space_command(sweep: SweepName, as_json: Json = False) -> None:
 
     from experiments.terminal import Narrator
 
-    with Narrator() as narrator:
+    with Narrator() as narrator, space_faults_placed(sweep):
         narrator.status("reading the sweep")
         config = open_sweep(sweep)
         from nas.data import load
@@ -99,7 +165,7 @@ def space_command(sweep: SweepName, as_json: Json = False) -> None:
 def search_command(
     sweep: SweepName,
     out: Annotated[Path | None, typer.Option(help="Where results go; again there, it goes on. \\[runs/NAME]")] = None,
-    trials: Annotated[int | None, typer.Option(min=1, help="Trials in all.")] = None,
+    trials: Annotated[int | None, typer.Option(min=1, max=10**9, help="Trials in all.")] = None,
     hours: Annotated[float | None, typer.Option(min=0.0, help="Stop proposing after so many hours.")] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Epochs a trial trains for.")] = None,
     sampler: Annotated[str | None, typer.Option(help="tpe, nsga2 or random.")] = None,
@@ -115,7 +181,7 @@ def search_command(
     """Run a sweep: propose, train, record; ends with the Pareto front."""
     from experiments.terminal import Narrator
 
-    with Narrator() as narrator:
+    with Narrator() as narrator, space_faults_placed(sweep):
         narrator.status("reading the sweep")
         config = override(
             open_sweep(sweep),
@@ -170,7 +236,7 @@ def override(
     """The sweep with what the command line says; None says nothing."""
     from dataclasses import replace
 
-    from nas.sweep import SAMPLERS, SweepError
+    from nas.sweep import SAMPLERS, SweepError, ray_share
     from searchspace.choices import meant
 
     def said(values: dict[str, object] | None) -> dict[str, object]:
@@ -179,6 +245,11 @@ def override(
     name = said(plain).get("sampler")
     if name is not None and name not in SAMPLERS:
         raise SweepError([f"--sampler: must be one of {', '.join(SAMPLERS)} (got {name!r}{meant(name, SAMPLERS)})"])
+    for name in ("cpus_per_trial", "gpus_per_trial"):
+        try:
+            ray_share(name, workers.get(name) or 0)  # type: ignore[arg-type]
+        except ValueError as error:
+            raise SweepError([f"--{name.replace('_', '-')}: {error}"]) from None
     return replace(
         sweep,
         budget=replace(sweep.budget, **said(budget)),  # type: ignore[arg-type]
@@ -196,9 +267,10 @@ def front_command(
     as_json: Json = False,
 ) -> None:
     """The Pareto front of a sweep; with --json for machines (with --trial, the architecture)."""
-    from experiments.report import front_table
+    from experiments.report import front_table, no_front
     from nas.folder import find_trial, read_front, read_sweep_of
     from nas.pareto import OBJECTIVES
+    from nas.results import Results
 
     if trial is not None:
         row = find_trial(out, trial)
@@ -212,8 +284,11 @@ def front_command(
     members = read_front(out)
     if as_json:
         emit(json.loads((out / "front.json").read_text()))
-    else:
+    elif members:
         print(front_table(members, [OBJECTIVES[name] for name in read_sweep_of(out).objectives]))
+    if not members:
+        print(no_front(Results(out / "results.jsonl")), file=sys.stderr)
+        raise typer.Exit(1)
 
 
 @app.command("cost")
@@ -277,7 +352,7 @@ def cost_command(
 def train_command(
     out: OutFolder,
     trial: Annotated[int, typer.Option(help="The trial to train again.")],
-    seeds: Annotated[int, typer.Option(min=1, help="How many fresh seeds.")] = 3,
+    seeds: Annotated[int, typer.Option(min=1, max=1000, help="How many fresh seeds.")] = 3,
     epochs: Annotated[int | None, typer.Option(min=1, help="Epochs of each. \\[the sweep's]")] = None,
     address: Address = None,
     tracking_uri: TrackingUri = None,
@@ -303,7 +378,7 @@ def train_command(
         )
     if as_json:
         emit(found.to_json())
-    else:
+    elif found.test:
         print(f"trial {trial}, {len(found.test)} fresh seeds")
         print(f"  validation  {found.searched:.3f} in the search, {found.validation_mean:.3f} mean of the fresh seeds")
         print(f"  test        {found.test_mean:.3f} mean, {found.test_spread:.3f} spread (standard deviation)")
@@ -318,50 +393,160 @@ def train_command(
         raise typer.Exit(1)
 
 
-@prune_app.callback()
-def prune_callback() -> None:
-    """Keeps `dead` a command of its own."""
+@prune_app.command("inspect")
+def prune_inspect_command(
+    model: ModelName,
+    data: Annotated[str, typer.Option(help="digits, digits-video or an .npz file.")],
+    more: More = None,
+    settings: Settings = None,
+    weights: WeightsFile = None,
+    input: InputSizes = None,
+    trial: Annotated[int | None, typer.Option(help="A member of the front of the sweep in OUT.")] = None,
+    samples: Annotated[
+        int, typer.Option(min=2, max=10**6, help="How many of its training images are looked at.")
+    ] = 256,
+    negligible: Annotated[
+        float,
+        typer.Option(min=0.0, max=0.999, help="Edges up to this share of their layer's largest norm count as dead."),
+    ] = 0.0,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Also write the report as JSON, a page, and the correlations.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """What data shows of each channel and edge: zeros, constants, doubles, correlations; nothing is changed."""
+    from experiments.terminal import Narrator
+
+    with Narrator() as narrator:
+        narrator.status("reading the model")
+        found = open_model(model, [*(settings or []), *(more or [])], weights, input, trial, narrator)
+        from experiments.inspect import inspect_model, text, write
+        from pruning.report import Thresholds
+
+        narrator.status("looking at channels, edges and what would leave")
+        report = inspect_model(found, data, samples=samples, thresholds=Thresholds(negligible=negligible))
+        files = [] if out is None else write(report, out, found.name, f"{report.samples} training images of {data}.")
+    if as_json:
+        emit({"model": found.name, "data": data, **report.to_json(), "files": [str(file) for file in files]})
+        return
+    print(text(report))
+    for file in files:
+        print(f"wrote {file}")
 
 
 @prune_app.command("dead")
 def prune_dead_command(
-    out: OutFolder,
-    trial: Annotated[int, typer.Option(help="A member of the front.")],
+    model: ModelName,
+    more: More = None,
+    settings: Settings = None,
+    weights: WeightsFile = None,
+    input: InputSizes = None,
+    trial: Annotated[int | None, typer.Option(help="A member of the front of the sweep in OUT.")] = None,
     data: Annotated[
         str | None,
-        typer.Option(help="Also take out what is constant on all its training and validation images."),
+        typer.Option(
+            help="digits, digits-video or an .npz file: also take out what is constant on all its training and "
+            "validation images."
+        ),
     ] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="A .safetensors file. \\[pruned/NAME, or in OUT with --trial]")
+    ] = None,
+    seconds: Annotated[float, typer.Option(min=1.0, help="Time limit.")] = 600.0,
     tracking_uri: TrackingUri = None,
     as_json: Json = False,
 ) -> None:
-    """Remove channels that are always zero or constant; the function stays, and the proof is written with it."""
+    """Remove channels that are always zero, constant or doubled; the function stays, with the proof."""
+    if trial is not None and out is not None:
+        raise typer.BadParameter("--trial writes into its sweep's folder: --out does not go with it.")
     from experiments.terminal import Narrator
 
     with Narrator() as narrator:
-        narrator.status("reading the network")
-        from experiments.prune import prune_dead
+        narrator.status("reading the model")
+        found = open_model(model, [*(settings or []), *(more or [])], weights, input, trial, narrator)
+        from experiments.prune import default_file, lines, prune_dead, prune_trial
 
         narrator.status("looking for dead channels, proving the removal")
-        pruned, record = prune_dead(out, trial, data, narrator.say, tracking_uri)
+        if trial is not None:
+            pruned, record = prune_trial(found, Path(model), trial, data, narrator.say, tracking_uri, seconds)
+        else:
+            pruned, record = prune_dead(found, out or default_file(found), data, seconds=seconds)
     if as_json:
         emit(record)
+    else:
+        print("\n".join(lines(pruned, record)))
+
+
+@prune_app.command("edges")
+def prune_edges_command(
+    model: ModelName,
+    more: More = None,
+    settings: Settings = None,
+    weights: WeightsFile = None,
+    input: InputSizes = None,
+    trial: Annotated[int | None, typer.Option(help="A member of the front of the sweep in OUT.")] = None,
+    regroup: Annotated[
+        bool, typer.Option("--regroup", help="Write the model with its block-diagonal convolutions in groups.")
+    ] = False,
+    tolerance: Annotated[
+        float,
+        typer.Option(min=0.0, max=1.0, help="Edges up to this share of their layer's largest norm count as dead."),
+    ] = 0.0,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="With --regroup, a .safetensors file. \\[pruned/NAME]")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Kernel slices that are zero, apart from dead channels, and the groups that the live ones would fit into."""
+    if out is not None and not regroup:
+        raise typer.BadParameter("--out goes with --regroup.")
+    from experiments.terminal import Narrator
+
+    with Narrator() as narrator:
+        narrator.status("reading the model")
+        found = open_model(model, [*(settings or []), *(more or [])], weights, input, trial, narrator)
+        from experiments.edges import record, text
+        from experiments.prune import default_file, regrouped
+        from pruning.edges import edges
+
+        narrator.status("looking at the edges" + (", regrouping, proving it" if regroup else ""))
+        layers = edges(found.module, tolerance)
+        result, file = regrouped(found, out or default_file(found), layers, tolerance) if regroup else (None, None)
+    if as_json:
+        emit({**record(layers, tolerance, result), "file": None if file is None else str(file)})
+    else:
+        print(text(layers, tolerance, result))
+        if file is not None:
+            print(f"wrote {file}")
+
+
+@app.command("export")
+def export_command(
+    model: ModelName,
+    out: Annotated[Path, typer.Option(metavar="FILE", help="FILE.onnx, or FILE.pt2 for torch.export's own form.")],
+    more: More = None,
+    settings: Settings = None,
+    weights: WeightsFile = None,
+    input: InputSizes = None,
+    trial: Annotated[int | None, typer.Option(help="A member of the front of the sweep in OUT.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Write a model as ONNX or by torch.export, for any batch size; its outputs are compared with the model's."""
+    from experiments.terminal import Narrator
+
+    with Narrator() as narrator:
+        narrator.status("reading the model")
+        found = open_model(model, [*(settings or []), *(more or [])], weights, input, trial, narrator)
+        from experiments.export import export
+
+        narrator.status("tracing, writing, comparing")
+        exported = export(found, out)
+    if as_json:
+        emit(exported.to_json())
         return
-    print(pruned.words)
-    for layer, found in pruned.removed.items():
-        print(f"  removed  {layer}: {len(found)} channels ({', '.join(sorted({c.cause for c in found}))})")
-    for layer, kept in pruned.kept.items():
-        for reason in sorted({k.reason for k in kept}):
-            print(f"  stays    {layer}: {sum(k.reason == reason for k in kept)} channels ({reason})")
-    for split in ("val", "test"):
-        if f"{split}_accuracy_before" in record:
-            before, after = record[f"{split}_accuracy_before"], record[f"{split}_accuracy_after"]
-            print(f"  accuracy {split}: {before:.4f} before, {after:.4f} after")
-    proof = pruned.proof
-    print(f"  proof    relative error {proof.relative_error:.1e} on {proof.samples} fresh inputs: {proof.inputs}")
-    if proof.data_samples:
-        print(f"           largest difference {proof.data_error:.1e} on the {proof.data_samples:,} images of the data")
-    for path in record["files"]:  # type: ignore[attr-defined]
-        print(f"  wrote    {path}")
+    print(f"{exported.file}: {exported.model} on {'x'.join(map(str, exported.input))}, {exported.size_bytes:,} bytes")
+    for batch, error in exported.relative_errors.items():
+        print(f"  batch of {batch}: outputs differ by {error:.1e} of the greatest")
 
 
 @app.command("doctor")
@@ -419,16 +604,19 @@ def main() -> None:
 
 USER_ERRORS = {
     "nas.sweep.SweepError": 2,
+    "nas.results.ResultsError": 2,
     "nas.resident.DataError": 2,
     "nas.training.TrainingError": 2,
     "searchspace.choices.SpaceError": 2,
     "searchspace.fields.ArchitectureError": 2,
     "searchspace.checkpoint.CheckpointError": 2,
+    "searchspace.factory.FactoryError": 2,
+    "experiments.models.ModelError": 2,
+    "experiments.export.ExportError": 1,
     "nas.jobs.WorkersError": 1,
-    "nas.results.ResultsError": 1,
     "nas.train.TrainingFailed": 1,
     "nas.latency.LatencyError": 1,
-    "pruning.proof.PruneError": 1,
+    "pruning.places.PruneError": 1,
 }
 
 

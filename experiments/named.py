@@ -60,29 +60,56 @@ def read_trial(out: Path, number: int) -> Architecture:
     """The architecture of a fully trained trial of the sweep in `out`."""
     from nas.folder import find_trial
 
-    return from_json(find_trial(out, number).architecture)
+    try:
+        return from_json(find_trial(out, number).architecture)
+    except ArchitectureError as error:
+        raise ArchitectureError(f"{out}, trial {number}: {error}") from None
 
 
 # Settings -------------------------------------------------------------------------------------------------------
 
 
-def read_settings(name: str, function: Callable[..., Architecture], given: Sequence[str]) -> dict[str, object]:
-    """The keyword arguments that NAME=VALUE words say, by the annotations of the network's function."""
-    known = inspect.signature(function, eval_str=True).parameters
+def read_settings(name: str, function: Callable[..., object], given: Sequence[str]) -> dict[str, object]:
+    """The keyword arguments that NAME=VALUE words say, by the annotations of the function, where it has any."""
+    known, anything = _parameters(function)
     values: dict[str, object] = {}
     for word in given:
         key, separator, text = word.partition("=")
-        if not separator:
+        if not separator or not key.isidentifier():
             raise ArchitectureError(f"A setting of {name} must be NAME=VALUE (got {word!r}).")
-        if key not in known:
-            raise ArchitectureError(f"A setting of {name} must be one of {', '.join(known)} (got {_got(key, known)}).")
+        if key not in known and not anything:
+            listed = f"one of {', '.join(known)}" if known else "left out: there are none"
+            raise ArchitectureError(f"A setting of {name} must be {listed} (got {_got(key, known)}).")
         if key in values:
             raise ArchitectureError(f"`{key}` of {name} must be set once (got {text!r} too).")
-        values[key] = _value(f"`{key}` of {name}", text, known[key].annotation)
+        values[key] = _value(f"`{key}` of {name}", text, known[key].annotation if key in known else object)
     missing = [k for k, parameter in known.items() if parameter.default is parameter.empty and k not in values]
     if missing:
         raise ArchitectureError(f"{name} needs {', '.join(missing)}: --set {missing[0]}=VALUE.")
     return values
+
+
+def read_sizes(name: str, text: str) -> tuple[int, ...]:
+    """Channels, [frames,] height and width of an input: 3x224x224."""
+    try:
+        sizes = _sizes(text)
+    except ValueError:
+        sizes = ()
+    if len(sizes) not in (3, 4) or 0 in sizes:
+        raise ArchitectureError(f"{name} must be {_WORDS[tuple]} (got {text!r}).")
+    return sizes
+
+
+def _parameters(function: Callable[..., object]) -> tuple[dict[str, inspect.Parameter], bool]:
+    """What can be set by keyword, and whether any other keyword is taken as well."""
+    try:
+        found = inspect.signature(function, eval_str=True).parameters.values()
+    except (NameError, AttributeError, SyntaxError):  # annotations that only a type checker can read
+        found = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):  # a function of C has no signature
+        return {}, True
+    named = {p.name: p for p in found if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
+    return named, any(p.kind is p.VAR_KEYWORD for p in found)
 
 
 def _got(word: str, known: Mapping[str, object]) -> str:
@@ -98,7 +125,7 @@ def _value(name: str, text: str, annotation: object) -> object:
     for kind in types:
         try:
             if kind is not NoneType:
-                return _READERS.get(kind, str)(text)
+                return _READERS.get(kind, _plain)(text)
         except ValueError:
             continue
     expected = " or ".join(_WORDS[kind] for kind in types)
@@ -121,6 +148,16 @@ def _sizes(text: str) -> tuple[int, ...]:
     if not re.fullmatch(r"[0-9]{1,9}(x[0-9]{1,9})*", text):
         raise ValueError(text)
     return tuple(map(int, text.split("x")))
+
+
+def _plain(text: str) -> object:
+    """JSON where it is JSON, none, true or false; else the text itself."""
+    if text.lower() in ("none", "true", "false"):
+        return {"none": None, "true": True, "false": False}[text.lower()]
+    try:
+        return json.loads(text, parse_constant=str)  # NaN and its like are no JSON
+    except (ValueError, RecursionError):
+        return text
 
 
 _TRUE, _FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")

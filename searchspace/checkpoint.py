@@ -10,6 +10,8 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+from torch import Tensor
+
 from searchspace.architecture import ArchitectureError
 from searchspace.network import Network, build, read_architecture
 from searchspace.notation import from_json, to_json
@@ -23,15 +25,9 @@ class CheckpointError(ValueError):
 
 def save(path: Path, network: Network, metadata: Mapping[str, str] | None = None) -> None:
     """Write `network`, as its tensors are now, with `metadata` beside it."""
-    from safetensors.torch import save_file
-
     architecture = read_architecture(network)
     header = {**(metadata or {}), "format": FORMAT, "architecture": json.dumps(to_json(architecture))}
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    save_file(tensors, temporary, metadata=header)
-    os.replace(temporary, path)
+    write(path, {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}, header)
 
 
 def load(path: Path) -> Network:
@@ -42,20 +38,54 @@ def load(path: Path) -> Network:
 
 def load_with_metadata(path: Path) -> tuple[Network, dict[str, str]]:
     """The network in `path` and what was written beside it."""
+    tensors, header = read(path, FORMAT)
+    try:
+        network = build(from_json(json.loads(header.pop("architecture"))))
+        network.load_state_dict(tensors, assign=True)  # keeps their dtype
+    except (ArchitectureError, KeyError, json.JSONDecodeError, RuntimeError) as error:
+        raise CheckpointError(f"{path}: must be a network file of this format, but {error}") from None
+    return network.eval(), header
+
+
+def write(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, str]) -> None:
+    """Tensors and words, whole or not at all."""
+    from safetensors.torch import save_file
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    save_file(dict(tensors), temporary, metadata=dict(header))
+    os.replace(temporary, path)
+
+
+def read(path: Path, form: str) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The tensors and words in a file whose format is `form`. Raises `CheckpointError`."""
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(path, framework="pt") as file:
             header = dict(file.metadata() or {})
-            if header.get("format") != FORMAT:
-                raise CheckpointError(f"{path}: the format must be {FORMAT!r}, but got {header.get('format')!r}.")
+            if (got := header.get("format")) != form:
+                newer = "; another version of this package reads it" if _kind(got) == _kind(form) else ""
+                raise CheckpointError(f"{path}: the format must be {form!r}, but got {got!r}{newer}.")
             # Copied, so that they lie in memory aligned as fresh tensors do: kernels round by alignment, and outputs
             # would differ in the last bit from the network's that was saved.
-            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
-        network = build(from_json(json.loads(header.pop("architecture"))))
-        network.load_state_dict(tensors, assign=True)  # keeps their dtype
+            return {name: file.get_tensor(name).clone() for name in file.keys()}, header  # noqa: SIM118
     except FileNotFoundError:
         raise CheckpointError(f"{path}: there must be a network file here, but there is none.") from None
-    except (SafetensorError, OSError, ArchitectureError, KeyError, json.JSONDecodeError, RuntimeError) as error:
+    except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path}: must be a network file of this format, but {error}") from None
-    return network.eval(), header
+
+
+def format_of(path: Path) -> str | None:
+    """The format that a safetensors file says; None where it says none, or is no such file."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            return (file.metadata() or {}).get("format")
+    except (SafetensorError, OSError):
+        return None
+
+
+def _kind(form: str | None) -> str:
+    return str(form).partition("/")[0]
