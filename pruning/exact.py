@@ -1,29 +1,36 @@
 """Exact removal of dead and constant channels: what is constant leaves, the function stays.
 
-A new network is derived (`choice`, `narrow`) and handed out only with its proof; the network given is never touched,
-so whatever fails, nothing has changed. What is constant and stays is named, with the reason.
+A narrower copy is derived (`trace`, `choice`, `cut`) and handed out only with its proof; the module given is never
+touched, so whatever fails, nothing has changed. What is constant and stays is named, with the reason.
 """
 
 from __future__ import annotations
 
 import copy
+import time
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from math import isnan
 
+import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import is_parametrized
 
-from pruning.channels import observe
-from pruning.choice import Choice, choose
-from pruning.flow import Constant, Flow
-from pruning.narrow import without
-from pruning.proof import Proof, PruneError, prove
+from pruning.channels import Names
+from pruning.choice import Choice, Chooser
+from pruning.cut import Cuts, narrow, tidied
+from pruning.graph import Constant, Graph, Made
+from pruning.places import Observed, PruneError, evaluating, observe, tensors
+from pruning.proof import Proof, prove
+from pruning.trace import trace
 from searchspace.architecture import Architecture, ArchitectureError
-from searchspace.cost import Cost, cost
-from searchspace.network import Network, build, read_architecture
+from searchspace.cost import Cost, cost, trace_flops
+from searchspace.network import Network, read_architecture
 
 FORMAT = "pruned/1"
+SECONDS = 600.0
+SLOW = 0.5  # seconds that a run on two inputs takes, above which the proof takes fewer of them
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,23 +42,38 @@ class Kept:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Size:
+    """What a module of any kind costs: multiply-adds as fvcore traces them (None where it cannot), parameters."""
+
+    flops: int | None
+    params: int
+
+    def values(self) -> dict[str, float]:
+        """What is known of them, by name."""
+        return {name: float(value) for name, value in asdict(self).items() if value is not None}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Pruned:
     """What a removal made.
 
-    `removed`: by the module that made them (a convolution, a linear layer, a squeeze), channels of the original,
-    the value that was read of each, and why. `kept`: by the module where they are constant, those that stay.
+    `network`: a Network of a Network, else a module of the class that was given. `removed`: by the module that made
+    them (a convolution, a linear layer), channels of the original, the value that was read of each, and why. `kept`:
+    by the module where they are constant, those that stay. `cuts`: what stayed of each tensor.
     """
 
-    network: Network
+    network: nn.Module
     removed: dict[str, tuple[Constant, ...]]
     kept: dict[str, tuple[Kept, ...]]
-    cost_before: Cost
-    cost_after: Cost
+    cost_before: Cost | Size
+    cost_after: Cost | Size
     proof: Proof
+    cuts: Cuts
 
     @property
     def architecture(self) -> Architecture:
-        return self.network.architecture
+        """Of a Network."""
+        return read_architecture(self.network)
 
     def to_json(self) -> dict[str, object]:
         """All but the network, as plain data."""
@@ -71,10 +93,11 @@ class Pruned:
         rest = f"; {stay} constant channels stay" if stay else ""
         if not self.removed:
             return f"Nothing to remove: the network is unchanged{rest}."
-        before, after, layers = self.cost_before, self.cost_after, len(self.removed)
+        before, after, many = self.cost_before, self.cost_after, "s" if len(self.removed) > 1 else ""
+        flops = f"{before.flops:,} -> {after.flops:,} flops, " if before.flops and after.flops else ""
         return (
-            f"Removed {sum(map(len, self.removed.values()))} channels from {layers} layer{'s' if layers > 1 else ''}: "
-            f"{before.flops:,} -> {after.flops:,} flops, {before.params:,} -> {after.params:,} params{rest}. "
+            f"Removed {sum(map(len, self.removed.values()))} channels from {len(self.removed)} layer{many}: "
+            f"{flops}{before.params:,} -> {after.params:,} params{rest}. "
             f"Relative error {self.proof.relative_error:.1e}."
         )
 
@@ -83,45 +106,89 @@ def remove_dead(
     network: nn.Module,
     batches: Iterable[Tensor] | None = None,
     *,
+    example: Tensor | None = None,
     proof_inputs: Iterable[Tensor] = (),
     seed: int = 0,
+    seconds: float = SECONDS,
 ) -> Pruned:
-    """`network` without its dead and constant channels; the function stays, in evaluation mode.
+    """`network` without its dead, constant and doubled channels; the function stays, in evaluation mode.
 
-    Without `batches` only what the weights prove constant for every input leaves. With them (tensors of (batch,
-    channels, *space), all held at once) also what is constant on all of them: the result is exact on those, and the
-    proof says so. The proof runs on fresh inputs drawn from `seed`, on `proof_inputs` and on `batches`. The result
-    has the precision, device and mode of `network`. Raises `PruneError` for anything but a plain Network, for
-    weights that are not finite, for batches of another shape, and where the proof fails; `network` is untouched.
+    `network` is a Network, or any module that runs on inputs of the shape of `example`: (batch, channels, *space).
+    Without `batches` only what the weights prove for every input leaves. With them (tensors of (batch, channels,
+    *space), all held at once) also what is constant on all of them: the result is exact on those, and the proof says
+    so. The proof runs on fresh inputs drawn from `seed`, on `proof_inputs` and on `batches`. The result has the
+    precision, device and mode of `network`. Raises `PruneError` for a module that cannot be followed, for weights
+    that are not finite, for batches of another shape, where the proof fails, and after `seconds`; `network` is
+    untouched.
     """
-    architecture = _checked(network)
-    assert isinstance(network, Network)
-    data = None if batches is None else [_fitting(x, architecture) for x in batches]
-    more = [_fitting(x, architecture) for x in proof_inputs]
-    flow = Flow(network, None if data is None else observe(copy.deepcopy(network).cpu().double(), data))
-    choice = choose(flow)
-    pruned = _built(flow, choice, network)
-    silence, observed = _silence(flow, choice)
-    proof = prove(network, pruned, silence, everywhere=not observed, data=data or (), more_inputs=more, seed=seed)
-    like = next(network.parameters())
-    return Pruned(
-        network=pruned.to(like.device, like.dtype).train(network.training),
-        removed=_removed(flow, choice),
-        kept=_kept(flow, choice),
-        cost_before=cost(architecture),
-        cost_after=cost(pruned.architecture),
-        proof=proof,
-    )
+    until = time.monotonic() + seconds
+    size = _checked(network, example)
+    data = None if batches is None else [_fitting(x, size).double().cpu() for x in batches]
+    more = [_fitting(x, size).double().cpu() for x in proof_inputs]
+    plain = copy.deepcopy(network).cpu().double()
+    x = torch.randn(2, *size, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    heads, took = _runs(plain, x)
+    seen = None if data is None else observe(plain, data, heads, until)
+    failure: PruneError | None = None
+    for rigid in (False, True):
+        graph, sure = _graphs(plain, x, heads, seen, rigid, until)
+        chooser = Chooser(graph, plain, merge=not rigid)
+        choice = chooser.choose()
+        try:
+            pruned, cuts, merged = _narrowed(plain, graph, chooser, choice, x, heads)
+            silence, observed = _silence(graph, sure, choice, merged)
+            proof = prove(
+                plain,
+                pruned,
+                silence,
+                size,
+                everywhere=not observed,
+                heads=heads,
+                data=data or (),
+                more_inputs=more,
+                seed=seed,
+                few=took > SLOW,
+                until=until,
+            )
+        except PruneError as error:
+            failure = failure or error
+            continue
+        before, after = (_cost(m, size) for m in (plain, pruned))
+        return Pruned(
+            network=_like(network, pruned),
+            removed=_removed(graph, choice, merged, plain),
+            kept=_kept(graph, choice, plain),
+            cost_before=before,
+            cost_after=after,
+            proof=proof,
+            cuts=cuts,
+        )
+    assert failure is not None
+    raise failure
 
 
-def _checked(network: nn.Module) -> Architecture:
+def _checked(network: nn.Module, example: Tensor | None) -> tuple[int, ...]:
+    """The shape of one input of a module that can be pruned."""
+    if not isinstance(network, nn.Module):
+        raise PruneError(f"What is pruned must be a torch module, but got {type(network).__name__}.")
     for name, module in network.named_modules():
         if module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module):
             raise PruneError(f"A network to prune must have no hooks, but {name or 'it'} has: remove them first.")
-    try:
-        architecture = read_architecture(network)
-    except ArchitectureError as error:
-        raise PruneError(str(error)) from None
+        if is_parametrized(module):
+            raise PruneError(f"A network to prune must have plain weights, but {name or 'it'} is parametrized.")
+    if isinstance(network, Network):
+        try:
+            size = read_architecture(network).input
+        except ArchitectureError as error:
+            raise PruneError(str(error)) from None
+    elif example is None or not isinstance(example, Tensor) or example.dim() < 2:
+        got = "nothing" if example is None else tuple(example.shape) if isinstance(example, Tensor) else example
+        raise PruneError(
+            f"A module of another kind than Network must come with an example, a tensor of (batch, channels, *space) "
+            f"that it runs on, but got {got}."
+        )
+    else:
+        size = tuple(example.shape[1:])
     floats = {name: t for name, t in network.state_dict().items() if t.is_floating_point()}
     if len({t.dtype for t in floats.values()}) != 1:
         kinds = ", ".join(sorted({str(t.dtype) for t in floats.values()}))
@@ -129,88 +196,155 @@ def _checked(network: nn.Module) -> Architecture:
     for name, tensor in floats.items():
         if not tensor.isfinite().all():
             raise PruneError(f"A network to prune must have finite weights, but {name} has not.")
-    return architecture
+    return size
 
 
-def _fitting(x: Tensor, architecture: Architecture) -> Tensor:
-    if not isinstance(x, Tensor) or tuple(x.shape[1:]) != architecture.input:
+def _fitting(x: Tensor, size: tuple[int, ...]) -> Tensor:
+    if not isinstance(x, Tensor) or tuple(x.shape[1:]) != size:
         got = tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__
-        raise PruneError(
-            f"Each batch must be a tensor of (batch, {', '.join(map(str, architecture.input))}), but got {got}."
-        )
+        raise PruneError(f"Each batch must be a tensor of (batch, {', '.join(map(str, size))}), but got {got}.")
     return x
 
 
-def _built(flow: Flow, choice: Choice, network: Network) -> Network:
-    """The narrow network in float64; what was frozen stays frozen."""
+def _runs(module: nn.Module, x: Tensor) -> tuple[bool, float]:
+    """Whether heads run in training mode that do not in evaluation, and the seconds that one run takes.
+
+    Raises `PruneError` where the module does not run at all.
+    """
+    started = time.monotonic()
     try:
-        architecture, state = without(flow, choice.removed)
-        pruned = build(architecture, seed=0).double()
-        pruned.load_state_dict(state)
-    except (ArchitectureError, RuntimeError) as error:
-        raise PruneError(f"The narrower network must be a network again, but {error}") from error
-    frozen = {name for name, parameter in network.named_parameters() if not parameter.requires_grad}
-    for name, parameter in pruned.named_parameters():
-        parameter.requires_grad_(name not in frozen)
-    return pruned
+        with evaluating(module, heads=False):
+            plain = tensors(module(x.clone()))
+    except Exception as error:  # whatever code that is not ours raises
+        raise PruneError(f"A module must run on inputs of {tuple(x.shape)} in float64, but: {error}") from error
+    took = time.monotonic() - started
+    if not plain:
+        raise PruneError("A module must return a tensor of floating-point numbers, or several, but it returns none.")
+    try:
+        with evaluating(module, heads=True):
+            trained = tensors(module(x.clone()))
+    except Exception:  # heads that need labels, or the like: they stay as they are
+        return False, took
+    same = len(plain) == len(trained) and all(map(torch.equal, plain, trained))
+    return not same, took
 
 
-def _shared(flow: Flow, choice: Choice) -> dict[int, list[int]]:
-    """The slots that leave, as walked, by root."""
+def _graphs(
+    plain: nn.Module, x: Tensor, heads: bool, seen: Observed | None, rigid: bool, until: float
+) -> tuple[Graph, Graph]:
+    """(with what was seen, without): the second holds for every input."""
+    sure = trace(plain, x, heads=heads, rigid=rigid, until=until)
+    graph = sure if seen is None else trace(plain, x, heads=heads, seen=seen, rigid=rigid, until=until)
+    for name, dense in graph.dense.items():
+        dense.certain = sure.dense[name].inputs.values
+    return graph, sure
+
+
+def _narrowed(
+    plain: nn.Module, graph: Graph, chooser: Chooser, choice: Choice, x: Tensor, heads: bool
+) -> tuple[nn.Module, Cuts, dict[int, int]]:
+    """The narrow module in float64, once it has run."""
+    pruned = copy.deepcopy(plain)
+    cuts, merged = narrow(pruned, graph, chooser, choice)
+    try:
+        if isinstance(pruned, Network):
+            pruned = tidied(pruned)
+        for with_heads in (False, True) if heads else (False,):
+            with evaluating(pruned, heads=with_heads):
+                pruned(x.clone())
+    except Exception as error:  # whatever code that is not ours raises
+        raise PruneError(f"The narrower network must run as the one given does, but: {error}") from error
+    return pruned, cuts, merged
+
+
+def _like(network: nn.Module, pruned: nn.Module) -> nn.Module:
+    """`pruned` with the precision, device and mode of `network`."""
+    like = next(network.parameters())
+    modes = {name: part.training for name, part in network.named_modules()}
+    for name, part in pruned.named_modules():
+        part.training = modes.get(name, network.training)
+    return pruned.to(like.device, like.dtype)
+
+
+def _cost(module: nn.Module, size: tuple[int, ...]) -> Cost | Size:
+    if isinstance(module, Network):
+        return cost(read_architecture(module))
+    params = sum(p.numel() for p in module.parameters())
+    try:
+        return Size(flops=trace_flops(copy.deepcopy(module).float(), size), params=params)
+    except Exception:  # torch's tracer refuses some modules that run
+        return Size(flops=None, params=params)
+
+
+def _shared(graph: Graph, choice: Choice) -> dict[int, list[int]]:
+    """The slots that leave, as numbered, by root."""
     shared: dict[int, list[int]] = defaultdict(list)
-    for slot in range(len(flow.producers)):
-        if flow.root(slot) in choice.removed:
-            shared[flow.root(slot)].append(slot)
+    for slot in range(len(graph.producers)):
+        if graph.root(slot) in choice.removed:
+            shared[graph.root(slot)].append(slot)
     return shared
 
 
-def _silence(flow: Flow, choice: Choice) -> tuple[dict[str, dict[int, float]], bool]:
+def _silence(graph: Graph, sure: Graph, choice: Choice, merged: Mapping[int, int]) -> tuple[dict[Made, float], bool]:
     """The channels to silence in the original, where they become constant; whether one was only observed so.
 
-    A slot that no weight reads is silenced, to 0, where it is made.
+    A slot that no weight reads is silenced, to 0, where it is made; one that equals another goes on as it is.
     """
-    silence: dict[str, dict[int, float]] = defaultdict(dict)
-    sure = {name: {c.channel for c in found} for name, found in flow.proved.items()}
+    silence: dict[Made, float] = {}
     observed = False
-    for slots in _shared(flow, choice).values():
-        starts = [start for slot in slots for start in flow.starts.get(slot, ())]
+    for root, slots in _shared(graph, choice).items():
+        starts = [start for slot in slots for start in graph.starts.get(slot, ())]
+        proved = {start.made for slot in slots for start in sure.starts.get(slot, ())}
         for start in starts:
-            silence[start.at][start.channel] = start.value
-            observed |= start.channel not in sure.get(start.at, ())
-        if not starts:
+            assert start.constant.value is not None
+            silence[start.made] = start.constant.value
+            observed |= start.made not in proved
+        if not starts and root not in merged:
             for slot in slots:
-                name, channel = flow.producers[slot]
-                silence[name][channel] = 0.0
+                for made in graph.made[slot]:
+                    silence[made] = 0.0
     return silence, observed
 
 
-def _removed(flow: Flow, choice: Choice) -> dict[str, tuple[Constant, ...]]:
+def _removed(
+    graph: Graph, choice: Choice, merged: Mapping[int, int], module: nn.Module
+) -> dict[str, tuple[Constant, ...]]:
     values: dict[int, float] = {}
-    for dense in flow.dense.values():
-        for slot, value in zip(dense.inputs.slots, dense.inputs.values.tolist(), strict=True):
-            if not isnan(value):
-                values.setdefault(flow.root(slot), value)
-    removed: dict[str, list[Constant]] = defaultdict(list)
-    for root, slots in _shared(flow, choice).items():
-        group = [start for slot in slots for start in flow.starts.get(slot, ())]
+    for dense in graph.dense.values():
+        for slot, read in zip(dense.inputs.slots, dense.inputs.values.tolist(), strict=True):
+            if not isnan(read):
+                values.setdefault(graph.root(slot), read)
+    names, removed = Names(module), dict[str, dict[int, Constant]]()
+    for root, slots in _shared(graph, choice).items():
+        group = [start for slot in slots for start in graph.starts.get(slot, ())]
         for slot in slots:
-            name, channel = flow.producers[slot]
-            start = next(iter(flow.starts.get(slot, group)), None)
-            cause, at = (start.cause, start.at) if start else ("read by no weight", name)
-            constant = Constant(channel=channel, value=values.get(root, 0.0), cause=cause, at=at)
-            removed[name].append(constant)
-    return {name: tuple(sorted(found, key=lambda c: c.channel)) for name, found in removed.items()}
+            if slot in graph.followers:
+                continue
+            name, channel = names(*graph.producers[slot])
+            start = next(iter(graph.starts.get(slot, group)), None)
+            value: float | None = values.get(root, 0.0)
+            cause, at = ("read by no weight", name)
+            if start is not None:
+                cause, at = start.constant.cause, names(start.constant.at, start.constant.channel)[0]
+            elif root in merged:
+                other, number = names(*graph.producers[merged[root]])
+                value, cause = None, f"equals channel {number} of {other}"
+            constant = Constant(channel=channel, value=value, cause=cause, at=at)
+            removed.setdefault(name, {}).setdefault(channel, constant)
+    return {name: tuple(found[c] for c in sorted(found)) for name, found in removed.items()}
 
 
-def _kept(flow: Flow, choice: Choice) -> dict[str, tuple[Kept, ...]]:
-    kept: dict[str, list[Kept]] = defaultdict(list)
-    for slot, starts in flow.starts.items():
-        root = flow.root(slot)
-        if root in choice.removed:
+def _kept(graph: Graph, choice: Choice, module: nn.Module) -> dict[str, tuple[Kept, ...]]:
+    names, kept = Names(module), dict[str, list[Kept]]()
+    for slot, starts in graph.starts.items():
+        root = graph.root(slot)
+        if root in choice.removed or slot in graph.followers:
             continue
         reason = choice.stays[root]
         if reason.startswith("varies"):
-            reason = flow.lost.get(slot, reason)
+            reason = graph.lost.get(slot, reason)
         for start in starts:
-            kept[start.at].append(Kept(constant=start, reason=reason))
+            at, channel = names(start.constant.at, start.constant.channel)
+            constant = Constant(channel=channel, value=start.constant.value, cause=start.constant.cause, at=at)
+            kept.setdefault(at, []).append(Kept(constant=constant, reason=reason))
     return {name: tuple(sorted(found, key=lambda k: k.constant.channel)) for name, found in kept.items()}

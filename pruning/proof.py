@@ -1,38 +1,35 @@
-"""The proof of a removal: the pruned network against the original with the same channels silenced, in float64.
+"""The proof of a removal: the pruned module against the original with the same channels silenced, in float64.
 
-A channel is silenced by a forward hook on the original's own module, where it becomes constant; from there the
-original's own wiring carries it. So nothing that maps channel numbers in the removal is trusted here.
+A channel is silenced in a run of the original, in the output of the operation where it becomes constant; from there
+the original's own code carries it. So nothing that maps channel numbers in the removal is trusted here.
 """
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from math import inf, isnan
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from searchspace.layers import AuxiliaryHead, Feature
-from searchspace.network import Network
+from pruning.graph import Made
+from pruning.places import NORMS, Place, Places, PruneError, evaluating, tensors
 
 LIMIT = 1e-10
-Silence = Mapping[str, Mapping[int, float]]
-"""Module name -> channel of its output (high ones first) -> the value it is set to."""
-
-
-class PruneError(ValueError):
-    """A removal that cannot be made, or whose proof failed. The network it was asked of is untouched."""
+Silence = Mapping[Made, float]
+"""Channels of the output of an operation -> the value they are set to."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Proof:
-    """How far two networks are apart in float64, evaluation mode, auxiliary heads included.
+    """How far two modules are apart in float64, evaluation mode, auxiliary heads included.
 
-    `max_abs_error` and `relative_error` (to the largest output): pruned against original with its removed channels
-    silenced, on `samples` fresh `inputs`. `unsilenced_error`: the same, relative, against the original as it is.
-    `data_error`: relative, against the original as it is, on the `data_samples` given; None without data.
+    `max_abs_error` and `relative_error` (to the largest value of the same output): pruned against original with its
+    removed channels silenced, on `samples` fresh `inputs`. `unsilenced_error`: the same, relative, against the
+    original as it is. `data_error`: relative, against the original as it is, on the `data_samples` given; None
+    without data.
     """
 
     max_abs_error: float
@@ -45,31 +42,37 @@ class Proof:
 
 
 def prove(
-    original: Network,
-    pruned: Network,
+    original: nn.Module,
+    pruned: nn.Module,
     silence: Silence,
+    size: Sequence[int],
     *,
     everywhere: bool = True,
+    heads: bool = True,
     data: Iterable[Tensor] = (),
     more_inputs: Iterable[Tensor] = (),
     seed: int = 0,
+    few: bool = False,
+    until: float = inf,
 ) -> Proof:
-    """Measure `pruned` against `original`; neither is changed.
+    """Measure `pruned` against `original`, both in float64 on the CPU; inputs are (batch, *size).
 
-    `everywhere` also demands equality with the original as it is on every input; on `data` it is always demanded.
-    Tensors of `data` and `more_inputs` are (batch, channels, *space). Raises `PruneError` above `LIMIT`, or at NaN.
+    `few` takes 5 fresh inputs, one of each kind and one more, instead of 16. `everywhere` also demands equality with
+    the original as it is on every input; on `data` it is always demanded. Raises `PruneError` above `LIMIT`, at NaN,
+    and at the time `until`.
     """
-    size = original.architecture.input
-    before, silent, after = (copy.deepcopy(n).cpu().double() for n in (original, original, pruned))
-    _silence(silent, silence)
-    kinds = {**fresh_inputs(size, seed), **{f"given {i}": x for i, x in enumerate(more_inputs)}}
-    wanted, plain, got = ([_run(n, x) for x in kinds.values()] for n in (silent, before, after))
+    fresh = fresh_inputs(tuple(size), seed)
+    if few:  # of each kind its last; of noise the last is the loudest
+        fresh = {kind: x[-2:] if kind == "random normal" else x[-1:] for kind, x in fresh.items()}
+    kinds = {**fresh, **{f"given {i}": x for i, x in enumerate(more_inputs)}}
+    wanted = [_run(original, x, silence, heads, until) for x in kinds.values()]
+    plain, got = ([_run(m, x, {}, heads, until) for x in kinds.values()] for m in (original, pruned))
     max_abs, relative = _difference(wanted, got)
     _, unsilenced = _difference(plain, got)
     batches = list(data)
     on_data = None
     if batches:
-        _, on_data = _difference(*([_run(n, x) for x in batches] for n in (before, after)))
+        _, on_data = _difference(*([_run(m, x, {}, heads, until) for x in batches] for m in (original, pruned)))
     proof = Proof(
         max_abs_error=max_abs,
         relative_error=relative,
@@ -109,49 +112,43 @@ def fresh_inputs(size: tuple[int, ...], seed: int) -> dict[str, Tensor]:
     }
 
 
-@contextmanager
-def evaluating(network: Network) -> Iterator[None]:
-    """Every layer of `network` in evaluation mode, while its auxiliary heads run and are returned."""
-    modes = {module: module.training for module in network.modules()}
-    network.eval()
-    for module in modes:
-        if module is network or isinstance(module, AuxiliaryHead):
-            module.training = True
-    try:
-        yield
-    finally:
-        for module, training in modes.items():
-            module.training = training
+class _Silencer(Places):
+    """Overwrites channels in the outputs of operations."""
+
+    def __init__(self, module: nn.Module, silence: Silence, until: float) -> None:
+        super().__init__(module, until)
+        self.at: dict[Place, list[tuple[Made, float]]] = {}
+        for made, value in silence.items():
+            self.at.setdefault(made.place, []).append((made, value))
+
+    def ran(self, place: Place, func: Any, args: Any, kwargs: Any) -> Any:
+        out = func(*args, **kwargs)
+        y = out[0] if place.operation in NORMS else out
+        for made, value in self.at.get(place, ()):
+            y.index_fill_(made.axis, torch.tensor(made.indices), value)
+        return out
 
 
-def _run(network: Network, x: Tensor) -> Tensor:
-    """Outputs of `network` and of its heads side by side: (batch, everything)."""
-    with torch.no_grad(), evaluating(network):
-        y = network(x.cpu().double())
-    logits, heads = y if isinstance(y, tuple) else (y, ())
-    return torch.cat([out.flatten(1) for out in (logits, *heads)], dim=1)
+def _run(module: nn.Module, x: Tensor, silence: Silence, heads: bool, until: float) -> list[Tensor]:
+    """Each output of `module`, which may write into its input, and of its heads, in float64."""
+    found = []
+    for with_heads in (False, True) if heads else (False,):
+        with evaluating(module, heads=with_heads), _Silencer(module, silence, until):
+            found += [y.double() for y in tensors(module(x.to("cpu", torch.float64, copy=True)))]
+    return found
 
 
-def _difference(wanted: list[Tensor], got: list[Tensor]) -> tuple[float, float]:
-    """(largest, relative to the largest output). NaN anywhere makes both NaN."""
-    apart = torch.cat([(a - b).abs().flatten() for a, b in zip(wanted, got, strict=True)]).max().item()
-    scale = torch.cat([a.abs().flatten() for a in wanted]).max().item()
-    return apart, apart / scale if scale else apart
+def _difference(wanted: Sequence[Sequence[Tensor]], got: Sequence[Sequence[Tensor]]) -> tuple[float, float]:
+    """(largest, largest relative to the largest value of the same output) of runs. NaN anywhere makes both NaN."""
+    apart, relative = 0.0, 0.0
+    for ours, theirs in zip(zip(*wanted, strict=True), zip(*got, strict=True), strict=True):
+        if any(a.shape != b.shape for a, b in zip(ours, theirs, strict=True)):
+            return inf, inf
+        here = torch.cat([(a - b).abs().flatten() for a, b in zip(ours, theirs, strict=True)]).max().item()
+        scale = torch.cat([a.abs().flatten() for a in ours]).max().item()
+        apart, relative = _worse(apart, here), _worse(relative, here / scale if scale else here)
+    return apart, relative
 
 
-def _silence(network: nn.Module, silence: Silence) -> None:
-    for name, channels in silence.items():
-
-        def hook(_module: nn.Module, _inputs: object, y: Feature, channels: Mapping[int, float] = channels) -> Feature:
-            parts = [part.clone() if part is not None else None for part in (y if isinstance(y, tuple) else (y,))]
-            high = parts[0].shape[1] if parts[0] is not None else 0
-            for channel, value in channels.items():
-                part = parts[0] if channel < high else parts[1]
-                assert part is not None
-                part[:, channel if channel < high else channel - high] = value
-            if not isinstance(y, tuple):
-                assert parts[0] is not None
-                return parts[0]
-            return parts[0], parts[1]
-
-        network.get_submodule(name).register_forward_hook(hook)
+def _worse(a: float, b: float) -> float:
+    return b if isnan(b) or b > a else a

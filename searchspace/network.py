@@ -41,6 +41,7 @@ class Network(nn.Module):
         self.architecture = architecture
         self.body = _module(architecture.body, iter(architecture.sites))
         self.tap_weights = tuple(_tap_weights(architecture.body))
+        self.built = _description(self)
 
     def forward(self, x: Tensor) -> Tensor | tuple[Tensor, tuple[Tensor, ...]]:
         y: Tensor = self.body(x)
@@ -202,11 +203,14 @@ def _read(leaf: Leaf, module: nn.Module) -> Leaf:
     match leaf, module:
         case language.Conv(), layers.OctaveConv():
             high, low = (_rows(a) or _rows(b) for a, b in ((module.hh, module.lh), (module.hl, module.ll)))
-            return replace(leaf, out=high + low, low=low)
+            bias = any(path is not None and path.bias is not None for path in module.children())
+            return replace(leaf, out=high + low, low=low, bias=bias)
         case language.Conv(), nn.Conv2d() | nn.Conv3d():
-            return replace(leaf, out=_rows(module), groups=module.groups)
+            return replace(leaf, out=_rows(module), groups=module.groups, bias=module.bias is not None)
         case language.Linear(), nn.Linear():
-            return replace(leaf, out=_rows(module))
+            return replace(leaf, out=_rows(module), bias=module.bias is not None)
+        case language.Shuffle() | language.Select(), layers.Select():
+            return language.Select(module.channels, label=leaf.label)
         case language.SqueezeExcite(), layers.SqueezeExcite():
             return replace(leaf, squeeze=_rows(module.squeeze))
     return leaf
@@ -226,7 +230,15 @@ def _settings(module: nn.Module) -> object:
     return None if isinstance(module, nn.Linear) else module.extra_repr()
 
 
+def _description(network: Network) -> object:
+    """Each module's class and settings, each tensor's shape."""
+    modules = [(name, type(module), _settings(module)) for name, module in network.named_modules()]
+    return modules, [(name, tensor.shape) for name, tensor in network.state_dict().items()]
+
+
 def _compare(network: Network, found: Architecture) -> None:
+    if found == network.architecture and _description(network) == network.built:
+        return  # as it was built: nothing to build again
     with torch.device("meta"):
         expected = Network(found)
     modules, wanted = dict(network.named_modules()), dict(expected.named_modules())

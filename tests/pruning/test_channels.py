@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from math import isnan
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from pruning.channels import constants, observe
-from pruning.proof import PruneError
+from pruning.channels import constants
+from pruning.places import PruneError, observe
 from searchspace.architecture import (
     Activation,
     AdaptivePool,
@@ -144,11 +143,11 @@ def test_observed_constants_name_the_number_of_samples(make: Make) -> None:
     with torch.no_grad():
         network.get_parameter("body.1.bias")[0] = -99
         network.get_parameter("body.1.bias")[1] = 99
-    observed = observe(network, [torch.randn(3, *SIZE), torch.randn(2, *SIZE)])
-    assert observed.samples == 5
-    assert isnan(observed.values["body.1"][0])
-    found = {c.channel: (c.value, c.cause) for c in constants(network, observed)["body.2"]}
+    batches = [torch.randn(3, *SIZE), torch.randn(2, *SIZE)]
+    assert observe(network, [x.double() for x in batches]).samples == 5
+    found = {c.channel: (c.value, c.cause) for c in constants(network, batches)["body.2"]}
     assert found == {0: (0.0, "zero on all 5 samples"), 1: (6.0, "constant on all 5 samples")}
+    assert "body.1" not in constants(network, batches)
     assert "body.2" not in constants(network)
     assert not network.get_submodule("body.0")._forward_hooks
 

@@ -277,7 +277,7 @@ def test_padded_average_pooling_keeps_zeros_alone(make: Make, check: Check, kill
 def test_local_norm_holds_its_channels(make: Make, check: Check, kill: Kill) -> None:
     network = make(SIZE, *unit(8), LocalNorm(), *unit(4, 1), *HEAD)
     kill(network, "body.1", [2], 0.0)
-    assert stays(check(network)) == {"body.1": {2: "is read by its neighbours in body.3"}}
+    assert stays(check(network)) == {"body.1": {2: "is read by constant_pad_nd in body.3, which is not followed"}}
 
 
 def test_a_selection_is_renumbered_and_keeps_one(make: Make, check: Check, kill: Kill) -> None:
@@ -403,7 +403,7 @@ def _mixed(network: Network) -> nn.Module:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda network: network.body, "Only a Network"),
+        (lambda network: network.body, "must come with an example"),
         (_hooked, "no hooks, but body.0 has"),
         (_parametrized, r"body\.0"),
         (_replaced, r"body\.2"),
@@ -430,13 +430,14 @@ def test_a_failure_on_the_way_changes_nothing(make: Make, kill: Kill, monkeypatc
     network = make(SIZE, *unit(8), *unit(5), *HEAD)
     kill(network, "body.1", [1], 0.0)
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-    right = pruning.exact.without
+    right = pruning.exact.narrow
 
-    def wrong(*arguments: object) -> tuple[Architecture, dict[str, Tensor]]:
-        architecture, state = right(*arguments)  # type: ignore[arg-type]
-        return architecture, {**state, "body.0.weight": state["body.0.weight"][1:]}
+    def wrong(module: nn.Module, *arguments: object) -> object:
+        found = right(module, *arguments)  # type: ignore[arg-type]
+        module.get_submodule("body.0").weight = nn.Parameter(module.get_parameter("body.0.weight")[1:])
+        return found
 
-    monkeypatch.setattr(pruning.exact, "without", wrong)
-    with pytest.raises(PruneError, match="must be a network again"):
+    monkeypatch.setattr(pruning.exact, "narrow", wrong)
+    with pytest.raises(PruneError, match="must run as the one given does"):
         remove_dead(network)
     assert all(torch.equal(before[name], tensor) for name, tensor in network.state_dict().items())

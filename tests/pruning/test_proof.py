@@ -8,9 +8,11 @@ import pytest
 import torch
 from torch import nn
 
-from pruning import rules
+import pruning.trace
 from pruning.exact import remove_dead
-from pruning.proof import LIMIT, PruneError, evaluating, fresh_inputs, prove
+from pruning.graph import Made
+from pruning.places import Place, PruneError, evaluating
+from pruning.proof import LIMIT, fresh_inputs, prove
 from searchspace.architecture import Activation, AdaptivePool, Chain, Conv, Flatten, Linear, Norm, Shuffle, Tap
 from searchspace.network import Network
 
@@ -20,13 +22,21 @@ Kill = Callable[..., None]
 HEAD = (AdaptivePool(), Flatten(), Linear(3))
 
 
+SIZE = (2, 6, 6)
+
+
+def silent(module: str, channel: int) -> dict[Made, float]:
+    """A channel of the activation `module`, set to 0."""
+    return {Made(Place(module, "relu", 0), 1, (channel,)): 0.0}
+
+
 def unit(out: int, **options: int) -> tuple[Conv, Norm, Activation]:
     return Conv(out, 3, **options), Norm(), Activation()  # type: ignore[arg-type]
 
 
 def test_a_network_proves_equal_to_itself(make: Make) -> None:
     network = make((2, 6, 6), *unit(4), *HEAD)
-    proof = prove(network, network, {})
+    proof = prove(network, network, {}, SIZE)
     assert proof.max_abs_error == proof.relative_error == proof.unsilenced_error == 0
     assert proof.samples == 16
     assert "border lit" in proof.inputs
@@ -41,15 +51,15 @@ def test_silenced_channels_equal_removed_ones_and_the_rest_is_reported(make: Mak
         state[name] = state[name][[0, 2, 3]]
     state["body.3.weight"] = state["body.3.weight"][:, [0, 2, 3]]
     pruned.load_state_dict(state)
-    proof = prove(network, pruned, {"body.2": {1: 0.0}}, everywhere=False)
+    proof = prove(network, pruned, silent("body.2", 1), SIZE, everywhere=False)
     assert proof.relative_error < 1e-14
     assert proof.unsilenced_error > 1e-3
     with pytest.raises(PruneError, match="on every input"):
-        prove(network, pruned, {"body.2": {1: 0.0}})
+        prove(network, pruned, silent("body.2", 1), SIZE)
     with pytest.raises(PruneError, match="on the given data"):
-        prove(network, pruned, {"body.2": {1: 0.0}}, everywhere=False, data=[torch.randn(3, 2, 6, 6)])
+        prove(network, pruned, silent("body.2", 1), SIZE, everywhere=False, data=[torch.randn(3, 2, 6, 6).double()])
     with pytest.raises(PruneError, match="same channels silenced"):
-        prove(network, pruned, {"body.2": {2: 0.0}}, everywhere=False)
+        prove(network, pruned, silent("body.2", 2), SIZE, everywhere=False)
 
 
 @pytest.mark.parametrize("position", ["centre", "border"])
@@ -58,14 +68,14 @@ def test_one_weight_off_fails(make: Make, position: str) -> None:
     with torch.no_grad():
         other.get_submodule("body.0").weight[0, 0, *((1, 1) if position == "centre" else (0, 0))] += 1e-6  # type: ignore[union-attr,index,operator]
     with pytest.raises(PruneError, match=r"must equal .* apart"):
-        prove(network, other, {})
+        prove(network, other, {}, SIZE)
 
 
 def test_nan_fails(make: Make) -> None:
     network, other = (make((2, 6, 6), *unit(4), *HEAD) for _ in range(2))
     nn.init.constant_(other.get_parameter("body.5.bias"), float("nan"))
     with pytest.raises(PruneError):
-        prove(network, other, {})
+        prove(network, other, {}, SIZE)
 
 
 def test_an_auxiliary_head_is_compared_too(make: Make) -> None:
@@ -74,18 +84,18 @@ def test_an_auxiliary_head_is_compared_too(make: Make) -> None:
     with torch.no_grad():
         other.get_parameter("body.3.0.2.bias").add_(1e-3)
     with pytest.raises(PruneError):
-        prove(network, other, {})
+        prove(network, other, {}, SIZE)
     with evaluating(network):
         assert len(network(torch.zeros(1, 2, 6, 6).double())[1]) == 1
     assert not any(module.training for module in network.modules())
 
 
-def test_a_low_channel_is_silenced_by_its_number_behind_the_high_ones(make: Make) -> None:
+def test_a_channel_of_one_frequency_is_silenced(make: Make) -> None:
     network = make((2, 6, 6), Conv(6, 3, low=2), Norm(), Activation(), *HEAD)
     silenced = make((2, 6, 6), Conv(6, 3, low=2), Norm(), Activation(), *HEAD)
     with torch.no_grad():
         silenced.get_parameter("body.5.weight")[:, 5] = 0
-    proof = prove(network, silenced, {"body.2": {5: 0.0}}, everywhere=False)
+    proof = prove(network, silenced, silent("body.2.low", 1), SIZE, everywhere=False)
     assert proof.relative_error < LIMIT < proof.unsilenced_error
 
 
@@ -95,29 +105,42 @@ def _shuffled(make: Make, kill: Kill) -> Network:
     return network
 
 
+@pytest.fixture
+def miswired(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """miswired(): from then on a shuffle is followed as if its channels came out in another order."""
+
+    def wrong() -> None:
+        right = pruning.trace._alike
+
+        def turned(name: str, *arguments: object) -> torch.Tensor:
+            moved: torch.Tensor = right(name, *arguments)  # type: ignore[arg-type]
+            return moved.flip(1) if name.endswith("channel_shuffle") else moved
+
+        monkeypatch.setattr(pruning.trace, "_alike", turned)
+
+    return wrong
+
+
 def test_a_miswired_shuffle_is_caught_and_leaves_the_network_alone(
-    make: Make, kill: Kill, monkeypatch: pytest.MonkeyPatch
+    make: Make, kill: Kill, miswired: Callable[[], None]
 ) -> None:
     network = _shuffled(make, kill)
+    assert len(remove_dead(network).removed["body.3"]) == 2
     before = {k: v.clone() for k, v in network.state_dict().items()}
-    right = rules.shuffle
-    monkeypatch.setattr(rules, "shuffle", lambda groups, high, low: list(reversed(right(groups, high, low))))
+    miswired()
     with pytest.raises(PruneError, match="apart"):
         remove_dead(network)
     assert all(torch.equal(before[k], v) for k, v in network.state_dict().items())
-    monkeypatch.undo()
-    assert len(remove_dead(network).removed["body.3"]) == 2
 
 
-def test_a_miswired_removal_on_data_alone_is_caught(make: Make, kill: Kill, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_miswired_removal_on_data_alone_is_caught(make: Make, kill: Kill, miswired: Callable[[], None]) -> None:
     """Channels that only the data show to be dead: silencing happens on the original's own wiring."""
     network = make((2, 6, 6), *unit(8), *unit(12, groups=2), Shuffle(2), *unit(6), *HEAD)
     with torch.no_grad():
         network.get_parameter("body.4.bias").fill_(1.0)[[1, 7]] = -50.0
     batches = [torch.randn(32, 2, 6, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)]
     assert [c.channel for c in remove_dead(network, batches).removed["body.3"]] == [1, 7]
-    right = rules.shuffle
-    monkeypatch.setattr(rules, "shuffle", lambda groups, high, low: list(reversed(right(groups, high, low))))
+    miswired()
     with pytest.raises(PruneError, match="apart"):
         remove_dead(network, batches)
 

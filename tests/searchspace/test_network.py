@@ -1,6 +1,7 @@
 """Networks: what `build` makes, what `read_architecture` reads back, and what it refuses."""
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -218,8 +219,8 @@ def _hook(network):
             r"body\.6\.hh\.weight has shape \(2, 2, 3, 3\), where \(2, 4, 3, 3\)",
         ),
         (
-            lambda n: n.get_submodule("body.0").register_parameter("bias", nn.Parameter(torch.ones(4))),
-            r"body\.0\.bias has shape \(4,\), where None was expected",
+            lambda n: n.get_submodule("body.0").register_parameter("bias", nn.Parameter(torch.ones(3))),
+            r"body\.0\.bias has shape \(3,\), where \(4,\) was expected",
         ),
     ],
 )
@@ -240,3 +241,11 @@ def test_copies_moves_and_other_dtypes_read_alike():
     network = build(FULL, 0)
     for other in (copy.deepcopy(network), build(FULL).double(), build(FULL).to(memory_format=torch.channels_last)):
         assert read_architecture(other) == FULL
+
+
+def test_a_bias_that_was_added_is_read_back():
+    network = build(FULL, 0)
+    network.get_submodule("body.0").register_parameter("bias", nn.Parameter(torch.ones(4)))
+    found = read_architecture(network)
+    assert found.body.items[0] == replace(FULL.body.items[0], bias=True)
+    build(found, 0).load_state_dict(network.state_dict())
