@@ -15,17 +15,17 @@ from math import isnan
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.parametrize import is_parametrized
 
 from pruning.channels import Names
 from pruning.choice import Choice, Chooser
 from pruning.cut import Cuts, narrow, tidied
 from pruning.graph import Constant, Graph, Made
-from pruning.places import Observed, PruneError, evaluating, observe, tensors
+from pruning.places import Observed, PruneError, evaluating, observe
+from pruning.preflight import Count, checked, cost_of, fitting, runs
 from pruning.proof import Proof, prove
 from pruning.trace import trace
-from searchspace.architecture import Architecture, ArchitectureError
-from searchspace.cost import Cost, cost, trace_flops
+from searchspace.architecture import Architecture
+from searchspace.cost import Cost
 from searchspace.network import Network, read_architecture
 
 FORMAT = "pruned/1"
@@ -42,18 +42,6 @@ class Kept:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Size:
-    """What a module of any kind costs: multiply-adds as fvcore traces them (None where it cannot), parameters."""
-
-    flops: int | None
-    params: int
-
-    def values(self) -> dict[str, float]:
-        """What is known of them, by name."""
-        return {name: float(value) for name, value in asdict(self).items() if value is not None}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Pruned:
     """What a removal made.
 
@@ -65,8 +53,8 @@ class Pruned:
     network: nn.Module
     removed: dict[str, tuple[Constant, ...]]
     kept: dict[str, tuple[Kept, ...]]
-    cost_before: Cost | Size
-    cost_after: Cost | Size
+    cost_before: Cost | Count
+    cost_after: Cost | Count
     proof: Proof
     cuts: Cuts
 
@@ -122,12 +110,12 @@ def remove_dead(
     untouched.
     """
     until = time.monotonic() + seconds
-    size = _checked(network, example)
-    data = None if batches is None else [_fitting(x, size).double().cpu() for x in batches]
-    more = [_fitting(x, size).double().cpu() for x in proof_inputs]
+    size = checked(network, example)
+    data = None if batches is None else [fitting(x, size).double().cpu() for x in batches]
+    more = [fitting(x, size).double().cpu() for x in proof_inputs]
     plain = copy.deepcopy(network).cpu().double()
     x = torch.randn(2, *size, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    heads, took = _runs(plain, x)
+    heads, took = runs(plain, x)
     seen = None if data is None else observe(plain, data, heads, until)
     failure: PruneError | None = None
     for rigid in (False, True):
@@ -153,7 +141,7 @@ def remove_dead(
         except PruneError as error:
             failure = failure or error
             continue
-        before, after = (_cost(m, size) for m in (plain, pruned))
+        before, after = (cost_of(m, size) for m in (plain, pruned))
         return Pruned(
             network=_like(network, pruned),
             removed=_removed(graph, choice, merged, plain),
@@ -165,68 +153,6 @@ def remove_dead(
         )
     assert failure is not None
     raise failure
-
-
-def _checked(network: nn.Module, example: Tensor | None) -> tuple[int, ...]:
-    """The shape of one input of a module that can be pruned."""
-    if not isinstance(network, nn.Module):
-        raise PruneError(f"What is pruned must be a torch module, but got {type(network).__name__}.")
-    for name, module in network.named_modules():
-        if module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module):
-            raise PruneError(f"A network to prune must have no hooks, but {name or 'it'} has: remove them first.")
-        if is_parametrized(module):
-            raise PruneError(f"A network to prune must have plain weights, but {name or 'it'} is parametrized.")
-    if isinstance(network, Network):
-        try:
-            size = read_architecture(network).input
-        except ArchitectureError as error:
-            raise PruneError(str(error)) from None
-    elif example is None or not isinstance(example, Tensor) or example.dim() < 2:
-        got = "nothing" if example is None else tuple(example.shape) if isinstance(example, Tensor) else example
-        raise PruneError(
-            f"A module of another kind than Network must come with an example, a tensor of (batch, channels, *space) "
-            f"that it runs on, but got {got}."
-        )
-    else:
-        size = tuple(example.shape[1:])
-    floats = {name: t for name, t in network.state_dict().items() if t.is_floating_point()}
-    if len({t.dtype for t in floats.values()}) != 1:
-        kinds = ", ".join(sorted({str(t.dtype) for t in floats.values()}))
-        raise PruneError(f"A network to prune must have weights of one precision, but got {kinds or 'none'}.")
-    for name, tensor in floats.items():
-        if not tensor.isfinite().all():
-            raise PruneError(f"A network to prune must have finite weights, but {name} has not.")
-    return size
-
-
-def _fitting(x: Tensor, size: tuple[int, ...]) -> Tensor:
-    if not isinstance(x, Tensor) or tuple(x.shape[1:]) != size:
-        got = tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__
-        raise PruneError(f"Each batch must be a tensor of (batch, {', '.join(map(str, size))}), but got {got}.")
-    return x
-
-
-def _runs(module: nn.Module, x: Tensor) -> tuple[bool, float]:
-    """Whether heads run in training mode that do not in evaluation, and the seconds that one run takes.
-
-    Raises `PruneError` where the module does not run at all.
-    """
-    started = time.monotonic()
-    try:
-        with evaluating(module, heads=False):
-            plain = tensors(module(x.clone()))
-    except Exception as error:  # whatever code that is not ours raises
-        raise PruneError(f"A module must run on inputs of {tuple(x.shape)} in float64, but: {error}") from error
-    took = time.monotonic() - started
-    if not plain:
-        raise PruneError("A module must return a tensor of floating-point numbers, or several, but it returns none.")
-    try:
-        with evaluating(module, heads=True):
-            trained = tensors(module(x.clone()))
-    except Exception:  # heads that need labels, or the like: they stay as they are
-        return False, took
-    same = len(plain) == len(trained) and all(map(torch.equal, plain, trained))
-    return not same, took
 
 
 def _graphs(
@@ -264,16 +190,6 @@ def _like(network: nn.Module, pruned: nn.Module) -> nn.Module:
     for name, part in pruned.named_modules():
         part.training = modes.get(name, network.training)
     return pruned.to(like.device, like.dtype)
-
-
-def _cost(module: nn.Module, size: tuple[int, ...]) -> Cost | Size:
-    if isinstance(module, Network):
-        return cost(read_architecture(module))
-    params = sum(p.numel() for p in module.parameters())
-    try:
-        return Size(flops=trace_flops(copy.deepcopy(module).float(), size), params=params)
-    except Exception:  # torch's tracer refuses some modules that run
-        return Size(flops=None, params=params)
 
 
 def _shared(graph: Graph, choice: Choice) -> dict[int, list[int]]:

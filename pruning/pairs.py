@@ -51,7 +51,7 @@ class PairSums:
     """Running float64 sums of patches and outputs at some places; `weight` is (filters, inputs / groups, taps)."""
 
     def __init__(self, weight: Tensor, groups: int) -> None:
-        self.weight, self.groups, self.positions = weight.double(), groups, 0
+        self.weight, self.groups, self.positions = weight, groups, 0
         filters, inputs, taps = weight.shape
         like = {"dtype": torch.float64}
         self.first = torch.zeros(groups, inputs, taps, **like)  # type: ignore[call-overload]
@@ -78,14 +78,14 @@ class PairSums:
             for start in range(g * rows, (g + 1) * rows, step):
                 some = slice(start, min(start + step, (g + 1) * rows))
                 joint = (flat @ y[:, some]).view(*self.weight.shape[1:], -1)
-                self.cross[some] += torch.einsum("cko,ock->oc", joint, self.weight[some])
+                self.cross[some] += torch.einsum("cko,ock->oc", joint, self.weight[some].double())
 
     def result(self) -> Pairs:
         n = max(self.positions, 1)
         mean = self.first / n
         spread = self.second / n - mean[..., :, None] * mean[..., None, :]
         taps = spread.diagonal(dim1=-2, dim2=-1).clamp_min(0)
-        weight = self.weight.view(self.groups, -1, *self.weight.shape[1:])
+        weight = self.weight.double().view(self.groups, -1, *self.weight.shape[1:])
         power = torch.einsum("gock,gckl,gocl->goc", weight, spread, weight).flatten(0, 1).clamp_min(0)
         means = torch.einsum("gock,gck->goc", weight, mean).flatten(0, 1)
         square = torch.einsum("gock,gckl,gocl->goc", weight, self.second / n, weight).flatten(0, 1)

@@ -53,12 +53,13 @@ def prove(
     more_inputs: Iterable[Tensor] = (),
     seed: int = 0,
     few: bool = False,
+    limit: float = LIMIT,
     until: float = inf,
 ) -> Proof:
     """Measure `pruned` against `original`, both in float64 on the CPU; inputs are (batch, *size).
 
     `few` takes 5 fresh inputs, one of each kind and one more, instead of 16. `everywhere` also demands equality with
-    the original as it is on every input; on `data` it is always demanded. Raises `PruneError` above `LIMIT`, at NaN,
+    the original as it is on every input; on `data` it is always demanded. Raises `PruneError` above `limit`, at NaN,
     and at the time `until`.
     """
     fresh = fresh_inputs(tuple(size), seed)
@@ -87,8 +88,8 @@ def prove(
         ("the original on every input", unsilenced if everywhere else 0.0),
         ("the original on the given data", on_data or 0.0),
     ):
-        if not error <= LIMIT:
-            raise PruneError(f"A pruned network must equal {what} to {LIMIT:g}, but is {error:.3g} apart (relative).")
+        if not error <= limit:
+            raise PruneError(f"A pruned network must equal {what} to {limit:g}, but is {error:.3g} apart (relative).")
     return proof
 
 

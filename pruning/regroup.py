@@ -17,30 +17,16 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from pruning.edges import Edges, Map, Weighted, edges, frequencies, maps
-from pruning.proof import LIMIT, Proof, PruneError, fresh_inputs
+from pruning.places import PruneError
+from pruning.preflight import Count, checked, cost_of, runs
+from pruning.proof import LIMIT, Proof, prove
 from searchspace import architecture as language
-from searchspace.architecture import Architecture, ArchitectureError, Chain, Node, map_leaves
-from searchspace.cost import Cost, cost, trace_flops
+from searchspace.architecture import Architecture, Chain, Node, map_leaves
+from searchspace.cost import Cost
 from searchspace.layers import Feature, OctaveConv, Select
 from searchspace.network import Network, read_architecture
 
 FORMAT = "regrouped/1"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Count:
-    """What a module that is no Network costs: trainable `params`; `flops` by fvcore, 1 multiply-add = 1, batch of 1.
-
-    `flops` is None where fvcore cannot trace the module.
-    """
-
-    flops: int | None
-    params: int
-
-    def values(self) -> dict[str, float]:
-        """The counts by name, as `Cost` gives them."""
-        counts = {"flops": self.flops, "params": self.params}
-        return {name: float(count) for name, count in counts.items() if count is not None}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,7 +97,7 @@ def regroup(
     dead: above 0 the function changes, and the proof says by how much. Raises `PruneError` for a module with hooks or
     weights that are not finite, for names that cannot be regrouped, and where the proof fails.
     """
-    size = _input(module, example)
+    size = checked(module, example, parametrized=True)
     changing = _chosen(module, tolerance, names)
     result, limit = copy.deepcopy(module), math.inf if tolerance else LIMIT
     aliases, changed = list(module.named_modules(remove_duplicate=False)), []
@@ -129,33 +115,18 @@ def regroup(
         result.architecture = _architecture(module.architecture, changing)
         if read_architecture(result) != result.architecture:
             raise PruneError("A regrouped Network must be a Network again, but its architecture reads otherwise.")
-    proof = _proof(module, result, size, seed, limit)
+    before, after = (copy.deepcopy(m).cpu().double() for m in (module, result))
+    x = torch.randn(2, *size, generator=torch.Generator().manual_seed(seed)).double()
+    heads = any(runs(m, x)[0] for m in (before, after))
+    proof = prove(before, after, {}, size, heads=heads, seed=seed, limit=limit)
     return Regrouped(
         network=result,
         changed=tuple(changed),
         tolerance=tolerance,
-        cost_before=_cost(module, size),
-        cost_after=_cost(result, size),
+        cost_before=cost_of(module, size),
+        cost_after=cost_of(result, size),
         proof=proof,
     )
-
-
-def _input(module: nn.Module, example: Tensor | None) -> tuple[int, ...]:
-    """The size (channels, *space) of an input, after looking for what no regrouping can keep."""
-    for name, part in module.named_modules():
-        if part._forward_hooks or part._forward_pre_hooks or "forward" in vars(part):
-            raise PruneError(f"A module to regroup must have no hooks, but {name or 'it'} has: remove them first.")
-    for name, tensor in module.state_dict().items():
-        if tensor.is_floating_point() and not tensor.isfinite().all():
-            raise PruneError(f"A module to regroup must have finite weights, but {name} has not.")
-    if isinstance(module, Network):
-        try:
-            return read_architecture(module).input
-        except ArchitectureError as error:
-            raise PruneError(str(error)) from None
-    if example is None:
-        raise PruneError("A module that is no Network needs an example, a tensor (batch, *input), but got none.")
-    return tuple(example.shape[1:])
 
 
 def _chosen(module: nn.Module, tolerance: float, names: Collection[str] | None) -> list[Edges]:
@@ -255,49 +226,6 @@ def _architecture(architecture: Architecture, changing: Collection[Edges]) -> Ar
     body = map_leaves(architecture.body, change)
     assert isinstance(body, Chain)
     return Architecture(architecture.input, body)
-
-
-def _cost(module: nn.Module, size: tuple[int, ...]) -> Cost | Count:
-    if isinstance(module, Network):
-        return cost(module.architecture)
-    plain = copy.deepcopy(module).cpu().float()
-    params = sum(p.numel() for p in plain.parameters() if p.requires_grad)
-    try:
-        return Count(flops=trace_flops(plain, size), params=params)
-    except Exception:  # whatever a tracer meets in a module that runs
-        return Count(flops=None, params=params)
-
-
-def _proof(original: nn.Module, regrouped: nn.Module, size: tuple[int, ...], seed: int, limit: float) -> Proof:
-    """How far the two are apart on fresh inputs, in float64; raises `PruneError` above `limit`, or at NaN."""
-    before, after = (copy.deepcopy(module).cpu().double().eval() for module in (original, regrouped))
-    kinds = fresh_inputs(size, seed)
-    first = next(iter(kinds.values()))[:1]
-    alone = _outputs(before, first, seed)
-    try:
-        heads = len(_outputs(_heads_on(before), first, seed)) > len(alone)
-    except PruneError:  # only to be trained with more than an input
-        heads = False
-    if heads:
-        _heads_on(after)
-    else:
-        before.eval()
-    wanted, got = ([y for x in kinds.values() for y in _outputs(m, x, seed)] for m in (before, after))
-    apart, relative = _apart(wanted, got, limit)
-    return Proof(
-        max_abs_error=apart,
-        relative_error=relative,
-        unsilenced_error=relative,
-        samples=sum(map(len, kinds.values())),
-        inputs=", ".join(f"{len(x)} {words}" for words, x in kinds.items()),
-    )
-
-
-def _heads_on(module: nn.Module) -> nn.Module:
-    """`module` with what holds others in training mode, where auxiliary heads run; layers stay in evaluation mode."""
-    for part in module.modules():
-        part.training = next(part.children(), None) is not None
-    return module
 
 
 def _outputs(module: nn.Module, x: Feature, seed: int) -> list[Tensor]:

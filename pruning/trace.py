@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
 from math import inf, isnan
 from typing import Any
 
@@ -45,6 +46,16 @@ POOLS = frozenset(
 ) | {"upsample_bilinear2d", "upsample_trilinear3d", "upsample_bicubic2d", "constant_pad_nd"}
 PLAIN = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)  # layers whose own forward adds a bias if they have one
 
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    """Slots that a slice `taken` of `whole` channels has; those `held` must stay if its numbers are written down."""
+
+    taken: list[int]
+    held: list[int]
+    whole: int
+    reason: str
+
+
 class Trace(Places):
     """One run, followed into `graph`.
 
@@ -72,7 +83,7 @@ class Trace(Places):
         self._uses: Counter[str] = Counter()
         self._norms: dict[int, Norm] = {}
         self._passes: set[int] = set()  # operations after which a constant that was added before is the same
-        self._pieces: dict[int, list[list[int]]] = {}
+        self._pieces: dict[int, list[_Piece]] = {}
         self._met: dict[str, list[tuple[int, int]]] = {}
         self._held: dict[str, str] = {}
 
@@ -229,7 +240,7 @@ class Trace(Places):
             alias = y.untyped_storage()._cdata == source.untyped_storage()._cdata
             self._give(y, after, source._version if alias else 0)
             if name in CUTS and not self._free:
-                self._piece(source, known[id(source)], after)
+                self._piece(name, args, source, known[id(source)], after)
         return out
 
     def _told_apart(self, cells: Tensor, how: Hashable, dtype: torch.dtype) -> Tensor:
@@ -260,14 +271,26 @@ class Trace(Places):
                 each = len(found) // args[1]
                 self.graph.tie_rows([found[place::each] for place in range(each)], self.cells.slots)
 
-    def _piece(self, source: Tensor, before: Tensor, after: Tensor) -> None:
+    def _piece(self, name: str, args: Any, source: Tensor, before: Tensor, after: Tensor) -> None:
         """Note that a slice takes some channels and not others."""
-        if varying(before) and core(before).numel() != core(after).numel():
-            if self.rigid:
-                self._pin(before, f"is cut at fixed places in {self._where}")
-            self._pieces.setdefault(source._cells[2], []).append(  # type: ignore[attr-defined]
-                self.cells.slots_of(core(after).flatten().tolist())
-            )
+        whole, taken = core(before), self.cells.slots_of(core(after).flatten().tolist())
+        if not varying(before) or whole.numel() == core(after).numel():
+            return
+        if self.rigid or name == "split_with_sizes":
+            self._pin(before, f"is cut at fixed places in {self._where}")
+            return
+        axis = int(args[1] if len(args) > 1 else 0) % source.dim()
+        held = whole
+        if name == "slice" and varying(before) == [axis] and args[4:] in ((), (1,)):  # what must stay for its numbers
+            start, end = (args[i] if len(args) > i and args[i] is not None else d for i, d in ((2, 0), (3, 2**63 - 1)))
+            size = source.shape[axis]
+            if end >= size:
+                held = whole.narrow(axis, 0, start) if start >= 0 else whole.narrow(axis, size + start, -start)
+            elif start >= 0 and end >= 0:
+                held = whole.narrow(axis, 0, end)
+        reason = f"is cut at fixed places in {self._where}"
+        piece = _Piece(taken, self.cells.slots_of(held.flatten().tolist()), whole.numel(), reason)
+        self._pieces.setdefault(source._cells[2], []).append(piece)  # type: ignore[attr-defined]
 
     # what has weights
 
@@ -421,7 +444,7 @@ class Trace(Places):
         named = {id(x): self._named(x) for x in operands}
         wide = [x for x in operands if x.dim() or hasattr(x, "_cells")]
         data = {id(x): exact(x) for x in operands if not x.dim() and not hasattr(x, "_cells")}
-        if (in_place(func) and named[id(args[0])]) or all(named[id(x)] for x in wide):
+        if (in_place(func) and named[id(args[0])]) or all(named[id(x)] for x in wide) or not all(map(Tensor.numel, wide)):
             return None
         grids = [n[1] if (n := named[id(x)]) else self._read(x) for x in wide]
         version = args[0]._version + 1 if in_place(func) else 0
@@ -615,8 +638,12 @@ class Trace(Places):
     def _settle(self) -> None:
         graph = self.graph
         for pieces in self._pieces.values():
-            if len(pieces) > 1 and len({len(part) for part in pieces}) == 1:
-                graph.widths.append(Width("a split into equal parts", pieces))
+            parts = [piece.taken for piece in pieces]
+            if len({*map(len, parts)}) == 1 and len(parts) * len(parts[0]) == pieces[0].whole > len(parts[0]):
+                graph.widths.append(Width("a split into equal parts", parts))
+                continue
+            for piece in pieces:
+                graph.pin(piece.held, piece.reason)
         for name, met in self._met.items():
             self._settle_parameter(name, met)
         for name, reason in self._held.items():

@@ -7,7 +7,7 @@ Illegal architectures cannot be constructed: `ArchitectureError` says the rule, 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property, lru_cache
 
@@ -46,6 +46,7 @@ __all__ = [
     "Chain",
     "Concat",
     "Conv",
+    "Course",
     "Depthwise",
     "Dropout",
     "Flatten",
@@ -54,6 +55,7 @@ __all__ = [
     "LocalNorm",
     "Node",
     "Norm",
+    "Placed",
     "Pool",
     "Select",
     "Shape",
@@ -61,12 +63,14 @@ __all__ = [
     "Site",
     "SqueezeExcite",
     "Tap",
-    "after",
     "assembled",
     "axes",
+    "chained",
     "children",
+    "course",
     "halved",
     "map_leaves",
+    "placed",
     "shape_after",
     "windows",
 ]
@@ -74,9 +78,10 @@ __all__ = [
 
 def _nodes(node: Node, name: str) -> None:
     value = getattr(node, name)
-    if not isinstance(value, list | tuple):
-        raise ArchitectureError(f"`{name}` of {type(node).__name__} must be a tuple of nodes, but got {value!r}.")
-    object.__setattr__(node, name, tuple(value))
+    if not isinstance(value, tuple):
+        if not isinstance(value, list):
+            raise ArchitectureError(f"`{name}` of {type(node).__name__} must be a tuple of nodes, but got {value!r}.")
+        object.__setattr__(node, name, tuple(value))
     for item in value:
         if not isinstance(item, Node):
             raise ArchitectureError(f"`{name}` of {type(node).__name__} must hold leaves and joins, but got {item!r}.")
@@ -116,6 +121,9 @@ class Concat(Node):
             raise ArchitectureError("Concat needs at least one branch.")
 
 
+JOINS = (Add, Concat)  # a union is made anew wherever it is written
+
+
 @dataclass(frozen=True, slots=True)
 class Tap(Node):
     """An auxiliary head on a chain: run in training only, its loss weighted by `weight` (arXiv 1409.4842)."""
@@ -153,7 +161,7 @@ def children(node: Node) -> tuple[Node, ...]:
     """The nodes directly below `node`, in order; none below a leaf."""
     if isinstance(node, Chain):
         return node.items
-    if isinstance(node, Add | Concat):
+    if isinstance(node, JOINS):
         return node.branches
     return (node.head,) if isinstance(node, Tap) else ()
 
@@ -169,7 +177,7 @@ class _Walk:
     ) -> Shape:
         if isinstance(node, Leaf):
             try:
-                result = after(node, shape)
+                result = placed(node, shape).after
             except ArchitectureError as error:
                 raise _at(error, node, index, path) from None
             self.sites.append(Site(index, path, node, shape, result, auxiliary))
@@ -206,48 +214,106 @@ class _Walk:
         return Shape(sum(s.channels for s in shapes), first.space, sum(s.low for s in shapes))
 
 
+class Placed:
+    """A leaf on the map it reads, and the map it makes; one value for equal ones. `counts`: kept there by `cost`."""
+
+    __slots__ = ("after", "before", "counts", "leaf")
+
+    def __init__(self, leaf: Leaf, before: Shape) -> None:
+        after = leaf.after(before)
+        self.leaf, self.before, self.after = leaf, before, before if after is before else _on(after).shape
+        self.counts: tuple[int, ...] | None = None
+
+
+class _Map(dict[Leaf, Placed]):
+    """The leaves that were placed on a map of `shape`."""
+
+    __slots__ = ("shape",)
+
+    def __init__(self, shape: Shape) -> None:
+        self.shape = shape
+
+    def __missing__(self, leaf: Leaf) -> Placed:
+        one = self[leaf] = Placed(leaf, self.shape)
+        return one
+
+
+_on = lru_cache(maxsize=1 << 14)(_Map)  # keys of shapes, not of leaves on shapes: fewer objects to collect
+
+
+def placed(leaf: Leaf, shape: Shape) -> Placed:
+    """`leaf` on a map of `shape`, remembered; raises `ArchitectureError` where it breaks a rule."""
+    return _on(shape)[leaf]
+
+
+@dataclass(frozen=True, slots=True)
+class Course:
+    """A node on a map: the shape it makes, its leaves in order of execution, and those of auxiliary heads."""
+
+    node: Node
+    after: Shape
+    leaves: tuple[Placed, ...]
+    auxiliary: tuple[Placed, ...] = ()
+
+
 def shape_after(node: Node, shape: Shape) -> Shape:
     """The shape that `node` makes of `shape`; raises `ArchitectureError` where it breaks a rule."""
+    return course(node, shape).after
+
+
+def course(node: Node, shape: Shape) -> Course:
+    """`node` followed on a map of `shape`; raises `ArchitectureError` where it breaks a rule."""
+    leaves: list[Placed] = []
+    auxiliary: list[Placed] = []
     try:
-        return _shape(node, shape, True, {})
+        after = _follow(node, shape, leaves, auxiliary)
     except ArchitectureError:
-        return _Walk()(node, shape, (), (), True, False)  # says the place
+        _Walk()(node, shape, (), (), True, False)  # says the place
+        raise
+    return Course(node, after, tuple(leaves), tuple(auxiliary))
 
 
-@lru_cache(maxsize=1 << 16)
-def after(leaf: Leaf, shape: Shape) -> Shape:
-    """`leaf.after(shape)`, remembered."""
-    return leaf.after(shape)
+def chained(parts: Sequence[Course], after: Shape, label: str = "") -> Course:
+    """The parts one after the other, each followed already from where the one before it ends, the last to `after`."""
+    return Course(
+        Chain(tuple([part.node for part in parts]), label=label),
+        after,
+        tuple([leaf for part in parts for leaf in part.leaves]),
+        tuple([leaf for part in parts for leaf in part.auxiliary]),
+    )
 
 
-def _shape(node: Node, shape: Shape, bare: bool, known: dict[tuple[int, Shape, bool], Shape]) -> Shape:
-    """What `_Walk` returns, without places or sites; a node that stands several times is walked once."""
+def _follow(node: Node, shape: Shape, leaves: list[Placed], auxiliary: list[Placed] | None) -> Shape:
+    """What `_Walk` returns, without places, into `leaves`; `auxiliary` is None where no Tap may stand."""
     if isinstance(node, Leaf):
-        return after(node, shape)
-    key = (id(node), shape, bare)
-    if key in known:
-        return known[key]
+        one = _on(shape)[node]
+        leaves.append(one)
+        return one.after
     if isinstance(node, Chain):
-        result = shape
+        here = _on(shape)
         for item in node.items:
-            result = _shape(item, result, bare, known)
-    elif isinstance(node, Tap):
-        if not bare:
+            if isinstance(item, Leaf):  # as above, without a call
+                leaves.append(one := here[item])
+                after = one.after
+            else:
+                after = _follow(item, shape, leaves, auxiliary)
+            if after is not shape:
+                shape, here = after, _on(after)
+        return shape
+    if isinstance(node, Tap):
+        if auxiliary is None:
             raise ArchitectureError("A Tap may stand only in chains.")
-        _shape(node.head, shape, False, known)
-        result = shape
-    else:
-        shapes = [_shape(branch, shape, False, known) for branch in children(node)]
-        result = shapes[0]
-        if isinstance(node, Add):
-            if any(s != result for s in shapes):
-                raise ArchitectureError("All branches of Add must end in one shape.")
-        elif any(s.space != result.space for s in shapes):
-            raise ArchitectureError("All branches of Concat must end in one space.")
-        else:
-            result = Shape(sum(s.channels for s in shapes), result.space, sum(s.low for s in shapes))
-    known[key] = result
-    return result
+        _follow(node.head, shape, auxiliary, None)
+        return shape
+    shapes = [_follow(branch, shape, leaves, None) for branch in children(node)]
+    first = shapes[0]
+    if isinstance(node, Add):
+        if any(s != first for s in shapes):
+            raise ArchitectureError("All branches of Add must end in one shape.")
+        return first
+    if any(s.space != first.space for s in shapes):
+        raise ArchitectureError("All branches of Concat must end in one space.")
+    return Shape(sum([s.channels for s in shapes]), first.space, sum([s.low for s in shapes]))
 
 
 def _at(error: ArchitectureError, node: Node, index: tuple[int, ...], path: tuple[str, ...]) -> ArchitectureError:
@@ -264,7 +330,7 @@ class Architecture:
 
     input: tuple[int, ...]
     body: Chain
-    output: Shape = field(init=False, repr=False, compare=False)
+    course: Course = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         size = tuple(self.input) if isinstance(self.input, list | tuple) else (self.input,)
@@ -275,7 +341,14 @@ class Architecture:
             )
         if not isinstance(self.body, Chain):
             raise ArchitectureError(f"`body` must be a Chain, but got {type(self.body).__name__}.")
-        object.__setattr__(self, "output", shape_after(self.body, Shape(size[0], size[1:])))
+        object.__setattr__(self, "course", course(self.body, Shape(size[0], size[1:])))
+
+    def __reduce__(self) -> tuple[type[Architecture], tuple[tuple[int, ...], Chain]]:
+        return Architecture, (self.input, self.body)  # what follows from them is not copied
+
+    @property
+    def output(self) -> Shape:
+        return self.course.after
 
     @cached_property
     def sites(self) -> tuple[Site, ...]:
@@ -297,10 +370,11 @@ class Architecture:
         return words(self)
 
 
-def assembled(input: tuple[int, ...], parts: Iterable[Node], output: Shape) -> Architecture:
-    """The architecture of `parts` in a chain, each walked already by who gives them, the last to `output`."""
+def assembled(input: tuple[int, ...], parts: Sequence[Course]) -> Architecture:
+    """The architecture of `parts` in a chain, each followed already from where the one before it ends."""
     architecture = object.__new__(Architecture)
-    for name, value in (("input", input), ("body", Chain(tuple(parts))), ("output", output)):
+    whole = chained(parts, parts[-1].after)
+    for name, value in (("input", input), ("body", whole.node), ("course", whole)):
         object.__setattr__(architecture, name, value)
     return architecture
 

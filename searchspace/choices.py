@@ -10,9 +10,11 @@ import difflib
 import importlib
 import inspect
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import product
 from math import prod
+from operator import eq
 
 from searchspace.blocks import (
     BLOCKS,
@@ -22,12 +24,10 @@ from searchspace.blocks import (
     SPATIOTEMPORAL,
     STRIDES_IN,
     Block,
-    grouped,
-    low_width,
     spread,
-    whole_width,
 )
 from searchspace.fields import axes
+from searchspace.foresight import low_after, numbers, refuses
 from searchspace.leaves import ACTIVATIONS, POOLS
 
 Value = int | float | str | bool | tuple[int, ...]
@@ -137,21 +137,7 @@ BESIDE: dict[str, tuple[str, ...]] = {
     "stride_in": ("stride",),
     "pool": ("stride",),
 }
-WIDENING = ("shuffle_unit", "grid_reduction", "inception_a", "inception_b", "inception_c", "dense")
-SUMS = ("fire", "inception_a", "inception_b", "inception_c", "dense")  # each part rounds its low share by itself
-# The inner width that a ratio makes of `out`; where two values make two, they make two networks.
-INNER: dict[tuple[str, str], Callable[[float, int, int], int]] = {
-    **dict.fromkeys(
-        (("expansion", "bottleneck"), ("expansion", "shuffle_unit")),
-        lambda v, out, groups: whole_width(out / v, groups),
-    ),
-    ("squeeze", "fire"): lambda v, out, groups: whole_width(v * out, groups),
-    **dict.fromkeys(
-        (("squeeze", f"inception_{kind}") for kind in "abc"),
-        lambda v, out, groups: whole_width(v * whole_width(out / 4, groups), groups),
-    ),
-}
-ROUNDED = ("alpha", "expansion", "squeeze", "squeeze_excite")  # ratios: two may make one width
+RATIOS = ("alpha", "expansion", "squeeze")  # two may round to one width; of our own blocks that is foreseen
 
 
 def effect(name: str, value: Value, options: Mapping[str, Value], block: str = "") -> Value | None:
@@ -236,65 +222,69 @@ class Stage:
         return self.blocks[block] is BLOCKS.get(block)
 
     def shows(self, name: str, block: str) -> bool:
-        """Whether every value of option `name` that is canonical makes a network of its own, whatever the widths."""
-        if not self.knows(block) or name in ROUNDED:
+        """Whether two values of option `name`, both canonical, are known not to make one network, or to (`repeats`)."""
+        if not self.knows(block) or name == "squeeze_excite":
             return False
         if name == "shortcut":
             return block != "inverted_residual"
         return name != "separation" or block in ("residual", "bottleneck")
 
-    def differ(self, name: str, value: Value, other: Value, setting: Mapping[str, Value], width: int) -> bool:
-        """Whether two values of an option are known to make two networks at this width, without building them."""
-        block = str(setting["block"])
-        if not self.knows(block):
+    def differ(
+        self, name: str, value: Value, other: Value, setting: Mapping[str, Value], channels: int, low: int, width: int
+    ) -> bool:
+        """Whether two values of an option are known to make two networks on such a map, without building them."""
+        if not self.knows(str(setting["block"])):
             return False
         if name == "squeeze_excite":
             return (value == 0) != (other == 0)
         if name == "separation":  # both put a 1 x 1 before a depthwise convolution that changes the width
             return {value, other} != {"reduced", "preserved"}
-        inner = low_width if name == "alpha" and block not in SUMS else INNER.get((name, block))
-        if inner is None:
-            return False
-        groups = self._groups({**self.defaults[block], **setting})
-        one, two = (inner(float(v), width, groups) for v in (value, other))  # type: ignore[arg-type]
-        return one != two
+        return name == "shortcut" and not self._unsummed(setting, channels, low, width)
 
     def refuses(self, setting: Mapping[str, Value], channels: int, low: int | None, width: int) -> bool:
-        """Whether the first block is known to refuse such a map before anything is built: it must widen and cannot.
+        """Whether the first block is known to refuse such a map before anything is built.
 
         `low` of the `channels` it reads are at half resolution, None where that is not known.
         """
         block = str(setting["block"])
-        if block not in WIDENING or not self.knows(block):
-            return False
-        known = {**self.defaults[block], **setting}
-        strided = known["stride"] != 1
-        if block == "dense":
-            groups = int(known["groups"])  # type: ignore[arg-type]
-            start = whole_width(float(known["squeeze"]) * width, groups)  # type: ignore[arg-type]
-            grown = width - (start if strided or channels >= width else channels)
-            return grown // int(known["layers"]) < groups  # type: ignore[arg-type]
-        new = low_width(float(known["alpha"]), width, self._groups(known))  # type: ignore[arg-type]
-        if block == "shuffle_unit":
-            together = not strided and channels == width and (low is None or low == new)
-        else:
-            together = not strided or known["reduction"] != "parallel"
-        return not together and (width <= channels or (low is not None and not 0 <= new - low <= width - channels))
+        return self.knows(block) and refuses(block, {**self.defaults[block], **setting}, channels, low, width)
 
-    def low(self, setting: Mapping[str, Value], width: int) -> int | None:
-        """How many channels a stage puts out at half resolution, where that is known before anything is built."""
+    def repeats(self, setting: Mapping[str, Value], channels: int, low: int | None, width: int) -> bool:
+        """Whether an earlier value of one option is known to make the same on such a map before anything is built."""
         block = str(setting["block"])
         if not self.knows(block):
-            return None
-        known = {**self.defaults[block], **setting}
-        alpha = float(known["alpha"])  # type: ignore[arg-type]
-        if alpha and block in SUMS:
-            return None
-        return low_width(alpha, width, 1 if block == "bottleneck" else self._groups(known))
+            return False
+        defaults = self.defaults[block]
+        if "shortcut" in self.options and "shortcut" in defaults:
+            later = setting["shortcut"] != self.options["shortcut"][0]
+            if later and self._unsummed(setting, channels, low, width):
+                return True
+        earlier = [
+            (name, value)
+            for name in RATIOS
+            if name in defaults and name in self.options
+            for value in self.options[name][: self.options[name].index(setting[name])]
+        ]
+        if not earlier:
+            return False
+        known = {**defaults, **setting}
+        made = [*numbers(block, known, channels, width)]
+        return any(all(map(eq, made, numbers(block, {**known, n: v}, channels, width))) for n, v in earlier)
 
-    @staticmethod
-    def _groups(known: Mapping[str, Value]) -> int:
-        return grouped(int(known["groups"]), str(known.get("separation", "none")))  # type: ignore[arg-type]
+    def _unsummed(self, setting: Mapping[str, Value], channels: int, low: int | None, width: int) -> bool:
+        """Whether it is an inverted residual that is known to add no input, wanted or not: its shapes differ."""
+        block = str(setting["block"])
+        if block != "inverted_residual" or setting["depth"] != 1:
+            return False
+        known = {**self.defaults[block], **setting}
+        return known["stride"] != 1 or channels != width or low not in (None, low_after(block, known, 0, 0, width))
+
+    def low(self, setting: Mapping[str, Value], channels: int, low: int | None, width: int) -> int | None:
+        """How many channels a stage puts out at half resolution, where that is known before anything is built."""
+        block = str(setting["block"])
+        return (
+            low_after(block, {**self.defaults[block], **setting}, channels, low, width) if self.knows(block) else None
+        )
 
     def families(self) -> list[Family]:
         """All canonical settings: a family for each depth of each block."""
@@ -323,6 +313,14 @@ class Family:
     @property
     def count(self) -> int:
         return prod(map(len, self.parts))
+
+    def setting(self, number: int) -> dict[str, Value]:
+        """The setting of this number below `count`."""
+        setting = dict(self.start)
+        for part in self.parts:
+            number, at = divmod(number, len(part))
+            setting |= part[at]
+        return setting
 
 
 def _coupled(options: Mapping[str, tuple[Value, ...]], block: str) -> list[tuple[str, ...]]:
@@ -393,8 +391,9 @@ class Reader:
         except (Exception, SystemExit) as error:  # a module of the user's may raise anything on import
             self.fault(place, f"must be importable (got {name!r}: {type(error).__name__}: {error})")
         else:
-            if callable(found) and "out" in inspect.signature(found).parameters:
-                return found  # type: ignore[no-any-return]
+            with suppress(ValueError, TypeError):  # of a builtin class, or of what is no function
+                if "out" in inspect.signature(found).parameters:
+                    return found  # type: ignore[no-any-return]
             self.fault(place, f"must be a function (into, *, out, ...) that returns a fragment (got {name!r})")
         return None
 

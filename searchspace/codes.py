@@ -11,7 +11,8 @@ from searchspace.architecture import Architecture, ArchitectureError, Chain
 from searchspace.choices import SpaceError, Value
 
 Code = dict[str, Value]
-TRIES = 10_000
+TRIES, DRAWS = 10_000, 100_000  # without a member: draws that were built, and all
+FEW = 1_000  # codes that are walked rather than drawn from
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +33,7 @@ class Codes(ABC):
     def __init__(self, values: dict[str, tuple[Value, ...]], input: tuple[int, ...], classes: int) -> None:
         self.input, self.classes = Architecture(input, Chain()).input, classes  # refuses what is no input
         self._values = values
+        self._start: Code = {name: options[0] for name, options in values.items()}
         self.choices: dict[str, tuple[Value, ...]] = {k: v for k, v in values.items() if len(v) > 1}
 
     @property
@@ -39,12 +41,16 @@ class Codes(ABC):
     def size(self) -> int:
         """How many codes differ in what their options say: an upper bound of the members."""
 
-    @abstractmethod
     def decode(self, code: Mapping[str, Value]) -> Architecture:
         """The architecture of `code`; choices it leaves out are at their first value.
 
         Raises `SpaceError` for a name or value the space does not have, `ArchitectureError` where it cannot be built.
         """
+        return self._decode(self._complete(code))
+
+    @abstractmethod
+    def _decode(self, full: Code) -> Architecture:
+        """The architecture of a code that says every option."""
 
     @abstractmethod
     def canonical(self, code: Mapping[str, Value]) -> Code:
@@ -63,8 +69,8 @@ class Codes(ABC):
         """Every distinct buildable member, once. For spaces small enough to walk."""
 
     @abstractmethod
-    def _draw(self, rng: Random) -> Code:
-        """A code, uniform over a set that holds every canonical code once."""
+    def _draw(self, rng: Random) -> Code | None:
+        """A code, uniform over a set that holds every canonical code once; None for one that is seen to be none."""
 
     @abstractmethod
     def _first(self, code: Code) -> bool:
@@ -78,20 +84,44 @@ class Codes(ABC):
     def sample(self, rng: Random) -> Candidate:
         """A member, uniform over the distinct buildable architectures.
 
-        Raises `SpaceError` where 10,000 draws in a row could not be built.
+        A space of few codes is walked where as many draws gave none. Raises `SpaceError` where that finds no member,
+        and where a large space gave none in 10,000 draws that were built, or 100,000 in all.
         """
-        problem = ""
-        for _ in range(TRIES):
+        size, built, problem = self.size, 0, ""
+        for draws in range(DRAWS):
+            if draws == size <= FEW:
+                return self._any(rng)
             code = self._draw(rng)
+            if code is None:
+                continue
             try:
-                architecture = self.decode(code)  # first: most draws that fail do so here, and early
+                architecture = self._decode(self._filled(code))  # first: most draws that fail do so here, and early
                 if self._first(code):
                     return Candidate(code, architecture)
             except ArchitectureError as error:
                 problem = str(error)
-        raise SpaceError(
-            [((), f"must hold architectures that can be built (got none in {TRIES:,} draws; last: {problem})")]
-        )
+            built += 1
+            if built == TRIES:
+                break
+        raise self._empty(f"got none in {draws + 1:,} draws; last: {problem or self._problem()}")
+
+    def _any(self, rng: Random) -> Candidate:
+        """A member of a space that can be walked."""
+        members = list(self.members())
+        if members:
+            return rng.choice(members)
+        raise self._empty(f"got none in all {self.size:,} codes; first: {self._problem()}")
+
+    def _empty(self, found: str) -> SpaceError:
+        return SpaceError([((), f"must hold architectures that can be built ({found})")])
+
+    def _problem(self) -> str:
+        """What is wrong with the first code, if anything."""
+        try:
+            self.decode({})
+        except ArchitectureError as error:
+            return str(error)
+        return "nothing, of the first code"
 
     def mutate(self, candidate: Candidate, rng: Random) -> Candidate:
         """A neighbour: one choice changed (two, half the time), buildable and another architecture.
@@ -127,8 +157,12 @@ class Codes(ABC):
                 continue
         return self.mutate(a, rng)
 
+    def _filled(self, code: Code) -> Code:
+        """`code`, one of this space, with the options that it leaves out."""
+        return self._start | code
+
     def _complete(self, code: Mapping[str, Value]) -> Code:
-        full: Code = {name: values[0] for name, values in self._values.items()}
+        full = dict(self._start)
         for name, value in code.items():
             if name not in self._values:
                 raise SpaceError([((), f"has no choice {name!r}; it has {', '.join(self.choices)}")])

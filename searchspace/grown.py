@@ -65,9 +65,6 @@ class Grown(Codes):
 
     # Codes and architectures ------------------------------------------------------------------------------------
 
-    def decode(self, code: Mapping[str, Value]) -> Architecture:
-        return self._decode(self._complete(code))
-
     def _decode(self, full: Code) -> Architecture:
         base = self._base(full["width"], full["resolution"])
         items = [item for item, _ in self._walk(full, base)]

@@ -37,7 +37,8 @@ class Shape:
 
     @property
     def elements(self) -> int:
-        return self.high * prod(self.space) + self.low * prod(self.low_space)
+        whole = self.high * prod(self.space)
+        return whole + self.low * prod(self.low_space) if self.low else whole
 
     def __str__(self) -> str:
         low = f" ({self.low} low)" if self.low else ""
@@ -116,6 +117,12 @@ def _slide(leaf: Conv | Depthwise | Pool, space: tuple[int, ...], ceil: bool = F
     return tuple(sizes)
 
 
+def _keeps(leaf: Conv | Depthwise) -> bool:
+    """Whether the window leaves every map its size, as most do: seen without sliding it."""
+    odd = type(leaf.kernel) is int and leaf.kernel % 2 == 1
+    return odd and leaf.stride == 1 and leaf.padding == "same" and type(leaf.dilation) is int
+
+
 def _octave_slide(leaf: Conv | Depthwise, space: tuple[int, ...]) -> tuple[int, ...]:
     """Space after an octave convolution: the stride is an average pooling before it, rounded up."""
     n = len(space)
@@ -154,6 +161,14 @@ class Conv(Leaf):
 
     def after(self, shape: Shape) -> Shape:
         _map(self, shape)
+        if self.groups > 1:
+            self._divided(shape)
+        if _keeps(self):
+            return Shape(self.out, shape.space, self.low)
+        space = _octave_slide(self, shape.space) if self.low or shape.low else _slide(self, shape.space)
+        return Shape(self.out, space, self.low)
+
+    def _divided(self, shape: Shape) -> None:
         for name, width in (("input", shape.high), ("low input", shape.low)):
             if width % self.groups:
                 raise ArchitectureError(
@@ -162,8 +177,6 @@ class Conv(Leaf):
         for name, width in (("out", self.out - self.low), ("low", self.low)):
             if width % self.groups:
                 raise ArchitectureError(f"`groups` must divide `{name}`, but got ({width=}, groups={self.groups}).")
-        space = _octave_slide(self, shape.space) if self.low or shape.low else _slide(self, shape.space)
-        return Shape(self.out, space, self.low)
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,6 +197,8 @@ class Depthwise(Leaf):
 
     def after(self, shape: Shape) -> Shape:
         _map(self, shape)
+        if _keeps(self):
+            return shape
         space = _octave_slide(self, shape.space) if shape.low else _slide(self, shape.space)
         return Shape(shape.channels, space, shape.low)
 

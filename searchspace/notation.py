@@ -98,16 +98,20 @@ def _node_from_json(record: object, where: str, depth: int) -> Node:
 
 def digest(architecture: Architecture) -> str:
     """16 hexadecimal digits of the SHA-256 of the input and the body as JSON without labels."""
-    canonical = f"[{_dumped(list(architecture.input))},{_text(architecture.body)}]"
+    canonical = f"[[{','.join(map(str, architecture.input))}],{_text(architecture.body, {})}]"
     return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
 
-def _text(node: Node) -> str:
-    """`_dumped(_node_to_json(node, False))`, put together from the texts of leaves."""
-    if isinstance(node, Leaf | Tap):
-        return _leaf_text(node)
-    name = "items" if isinstance(node, Chain) else "branches"
-    return f'{{"{name}":[{",".join(map(_text, children(node)))}],"node":"{NAMES[type(node)]}"}}'
+def _text(node: Node, known: dict[int, str]) -> str:
+    """`_dumped(_node_to_json(node, False))`, from the texts of leaves; a node that stands several times is put once."""
+    if isinstance(node, Leaf) or isinstance(node, Tap):  # noqa: SIM101 - a union is made anew each time
+        text = _leaf_text(node)
+    else:
+        name, below = ("items", node.items) if isinstance(node, Chain) else ("branches", children(node))
+        parts = ",".join([known.get(id(child)) or _text(child, known) for child in below])
+        text = f'{{"{name}":[{parts}],"node":"{NAMES[type(node)]}"}}'
+    known[id(node)] = text
+    return text
 
 
 @lru_cache(maxsize=1 << 16)
@@ -115,8 +119,7 @@ def _leaf_text(node: Node) -> str:
     return _dumped(_node_to_json(node, False))
 
 
-def _dumped(record: object) -> str:
-    return json.dumps(record, separators=(",", ":"), sort_keys=True)
+_dumped = json.JSONEncoder(separators=(",", ":"), sort_keys=True).encode
 
 
 def words(architecture: Architecture) -> str:

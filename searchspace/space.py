@@ -11,9 +11,10 @@ Chains nest alike in all members (stem, stages, head), so members that differ in
 
 from __future__ import annotations
 
+from bisect import bisect
 from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
-from itertools import accumulate, product
+from itertools import accumulate, product, repeat
 from math import prod
 from pathlib import Path
 from random import Random
@@ -24,8 +25,10 @@ from searchspace.architecture import (
     AdaptivePool,
     Architecture,
     ArchitectureError,
+    Axes,
     Chain,
     Conv,
+    Course,
     Dropout,
     Flatten,
     Linear,
@@ -36,10 +39,13 @@ from searchspace.architecture import (
     Shape,
     Tap,
     assembled,
+    chained,
+    children,
+    course,
     shape_after,
 )
 from searchspace.blocks import Block, whole_width
-from searchspace.choices import Family, SpaceError, Stage, Value, misplaced, read
+from searchspace.choices import STEM, Family, SpaceError, Stage, Value, misplaced, read
 from searchspace.codes import Candidate, Code, Codes
 from searchspace.signs import Signs
 
@@ -79,9 +85,20 @@ class Space(Codes):
         self._families = [stage.families() for stage in self._stages]
         self._weights = [list(accumulate(family.count for family in families)) for families in self._families]
         self._outer = [self._outer_settings(part) for part in ("width", "resolution", "stem", "head")]
+        self._chosen_keys = [
+            [(name, key) for name in s.options if (key := f"{s.name}.{name}") in self.choices] for s in self._stages
+        ]
+        self._keys = [[(name, f"{s.name}.{name}") for name in s.options] for s in self._stages]
+        self._hidden = [{block: self._may_repeat(s, block) for block in s.blocks} for s in self._stages]
+        self._reached = {
+            name: [self._firsts(options, float(scale)) for scale in values["width"]]  # type: ignore[arg-type]
+            for name, options in values.items()
+            if name.endswith(".width")
+        }
+        self._stem_of = lru_cache(maxsize=256)(self._make_stem)
+        self._head_of = lru_cache(maxsize=256)(self._make_head)
         self._stage = lru_cache(maxsize=256)(self._build_stage)
-        self._block = lru_cache(maxsize=256)(self._build_block)
-        self._walked = lru_cache(maxsize=256)(self._walk_block)
+        self._block = lru_cache(maxsize=256)(self._follow_block)
 
     @classmethod
     def from_yaml(
@@ -98,28 +115,29 @@ class Space(Codes):
 
     # Codes and architectures ------------------------------------------------------------------------------------
 
-    def decode(self, code: Mapping[str, Value]) -> Architecture:
-        """The architecture of `code`; choices it leaves out are at their first value.
-
-        Raises `SpaceError` for a name or value the space does not have, `ArchitectureError` where it cannot be built.
-        """
-        full = self._complete(code)
+    def _decode(self, full: Code) -> Architecture:
         scale = float(full["width"])  # type: ignore[arg-type]
-        stem = self._build_stem(full, scale)
-        shape = Shape(self.input[0], self._space(full["resolution"]))
-        body: list[Node] = [stem]
-        shape = shape_after(stem, shape)
-        for number, stage in enumerate(self._stages):
+        size = (self.input[0], *self._space(full["resolution"]))
+        shape = Shape(size[0], size[1:])
+        parts: list[Course] = []
+
+        def stand(part: Course) -> None:
+            nonlocal shape
+            parts.append(part)
+            shape = part.after
+
+        stand(course(self._build_stem(full, scale), shape))
+        for number in range(len(self._stages)):
             if number == len(self._stages) - 1:
                 for tap in self._build_auxiliary(full, shape):
-                    shape = shape_after(tap, shape)
-                    body.append(tap)
-            setting = tuple((name, full[f"{stage.name}.{name}"]) for name in stage.options)
-            chain, shape = self._stage(number, setting, scale, shape)
-            body.append(chain)
-        head = self._build_head(full, scale)
-        size = (self.input[0], *self._space(full["resolution"]))
-        return assembled(size, (*body, head), shape_after(head, shape))
+                    stand(course(tap, shape))
+            stand(self._stage(number, self._setting(number, full), scale, shape))
+        stand(course(self._build_head(full, scale), shape))
+        return assembled(size, parts)
+
+    def _setting(self, number: int, full: Code) -> tuple[tuple[str, Value], ...]:
+        """What `full` says of a stage."""
+        return tuple([(name, full[key]) for name, key in self._keys[number]])
 
     def canonical(self, code: Mapping[str, Value]) -> Code:
         """`code` with every choice that does nothing at its first value; all choices are there."""
@@ -221,13 +239,14 @@ class Space(Codes):
             if setting["depth"] == 0 or self._width(setting["width"], scale) == width:
                 yield setting
 
-    def _equal(self, number: int, setting: Code, scale: float, shape: Shape, item: Chain) -> bool:
+    def _equal(self, number: int, setting: Code, scale: float, shape: Shape, item: Node) -> bool:
         """Whether `setting` makes the stage `item`; most differ in their first block already."""
         named = tuple(setting.items())
         try:
-            if item.items and self._block(number, named, scale, shape, True) != item.items[0]:
+            below = children(item)
+            if below and self._build_block(number, named, scale, shape, True) != below[0]:
                 return False
-            return self._stage(number, named, scale, shape)[0] == item
+            return self._stage(number, named, scale, shape).node == item
         except ArchitectureError:
             return False
 
@@ -235,20 +254,32 @@ class Space(Codes):
         return whole_width(int(width) * scale, self._multiple)  # type: ignore[arg-type]
 
     def _build_stem(self, code: Mapping[str, Value], scale: float) -> Chain:
-        stride, kernel, ceil = code["stem.stride"], code["stem.kernel"], bool(code["stem.ceil"])
-        conv = Conv(self._width(code["stem.width"], scale), kernel, stride, label="stem")  # type: ignore[arg-type]
-        kind = str(code["stem.pool"])
-        pool = () if kind == "none" else (Pool(kind, 3, 2, padding=0 if ceil else "same", ceil=ceil),)
-        local = (LocalNorm(),) if code["stem.local_norm"] else ()
-        return Chain((conv, Norm(), Activation(str(code["stem.activation"])), *local, *pool), label="stem")
+        return self._stem_of(scale, *[code[f"stem.{name}"] for name in STEM])
+
+    def _make_stem(
+        self,
+        scale: float,
+        width: Value,
+        kernel: Axes,
+        stride: Axes,
+        activation: str,
+        pool: str,
+        ceil: bool,
+        local_norm: bool,
+    ) -> Chain:
+        conv = Conv(self._width(width, scale), kernel, stride, label="stem")
+        pooled = () if pool == "none" else (Pool(pool, 3, 2, padding=0 if ceil else "same", ceil=ceil),)
+        local = (LocalNorm(),) if local_norm else ()
+        return Chain((conv, Norm(), Activation(activation), *local, *pooled), label="stem")
 
     def _build_head(self, code: Mapping[str, Value], scale: float) -> Chain:
-        width, dropout = code["head.width"], float(code["head.dropout"])  # type: ignore[arg-type]
+        return self._head_of(scale, *[code[f"head.{name}"] for name in ("width", "activation", "dropout")])
+
+    def _make_head(self, scale: float, width: Value, activation: str, dropout: float) -> Chain:
         wide: tuple[Node, ...] = ()
         if width:
-            conv = Conv(self._width(width, scale), label="head")
-            wide = (conv, Norm(), Activation(str(code["head.activation"])))
-        drop = (Dropout(dropout),) if dropout else ()
+            wide = (Conv(self._width(width, scale), label="head"), Norm(), Activation(activation))
+        drop = (Dropout(float(dropout)),) if dropout else ()
         linear = Linear(self.classes, label="classifier")
         return Chain((*wide, AdaptivePool(), Flatten(), *drop, linear), label="head")
 
@@ -261,15 +292,12 @@ class Space(Codes):
         head = Chain((*conv, AdaptivePool(), Flatten(), Linear(self.classes, label="auxiliary")), label="auxiliary")
         return [Tap(head, weight)]
 
-    def _build_stage(
-        self, number: int, setting: tuple[tuple[str, Value], ...], scale: float, shape: Shape
-    ) -> tuple[Chain, Shape]:
-        options = dict(setting)
-        items: list[Node] = []
-        for i in range(int(options["depth"])):  # type: ignore[arg-type]
-            item, shape = self._walked(number, setting, scale, shape, i == 0)
-            items.append(item)
-        return Chain(tuple(items), label=self._stages[number].name), shape
+    def _build_stage(self, number: int, setting: tuple[tuple[str, Value], ...], scale: float, shape: Shape) -> Course:
+        blocks: list[Course] = []
+        for i in range(int(dict(setting)["depth"])):  # type: ignore[arg-type]
+            blocks.append(self._block(number, setting, scale, shape, i == 0))
+            shape = blocks[-1].after
+        return chained(blocks, shape, self._stages[number].name)
 
     def _build_block(
         self, number: int, setting: tuple[tuple[str, Value], ...], scale: float, shape: Shape, first: bool
@@ -295,20 +323,17 @@ class Space(Codes):
             raise SpaceError([(("stages", number, "block"), problem)])
         return item
 
-    def _walk_block(
+    def _follow_block(
         self, number: int, setting: tuple[tuple[str, Value], ...], scale: float, shape: Shape, first: bool
-    ) -> tuple[Node, Shape]:
-        """A block and the shape it makes."""
-        item = self._block(number, setting, scale, shape, first)
-        return item, shape_after(item, shape)
+    ) -> Course:
+        return course(self._build_block(number, setting, scale, shape, first), shape)
 
     # Drawing ----------------------------------------------------------------------------------------------------
 
     @property
     def size(self) -> int:
         """How many codes differ in what their options say: an upper bound of the members, reached when all build."""
-        stages = prod(sum(family.count for family in families) for families in self._families)
-        return prod(map(len, self._outer)) * stages
+        return prod(map(len, self._outer)) * prod(weights[-1] for weights in self._weights)
 
     def _outer_settings(self, part: str) -> list[Code]:
         """The settings of the stem, the head or a multiplier in which nothing is idle, or is at its first value."""
@@ -323,24 +348,35 @@ class Space(Codes):
                 kept.append(self._chosen(**setting))
         return kept
 
-    def _draw(self, rng: Random) -> Code:
-        """A canonical code; one whose widths are known to be refused only where a hundred were."""
-        for _ in range(100):
-            code = _merged({}, [rng.choice(settings) for settings in self._outer])
-            scale = float(code.get("width", self._values["width"][0]))  # type: ignore[arg-type]
-            channels = self._width(code.get("stem.width", self._values["stem.width"][0]), scale)
-            low: int | None = 0
-            refused = False
-            for stage, families, weights in zip(self._stages, self._families, self._weights, strict=True):
-                family = rng.choices(families, cum_weights=weights)[0]
-                setting = _merged(family.start, [rng.choice(part) for part in family.parts])
-                code |= self._named(stage, setting)
-                if setting["depth"]:
-                    width = self._width(setting["width"], scale)
-                    refused = refused or stage.refuses(setting, channels, low, width)
-                    channels, low = width, stage.low(setting, width)
-            if not refused:
-                break
+    def _draw(self, rng: Random) -> Code | None:
+        outer = _merged({}, [rng.choice(settings) for settings in self._outer])
+        return self._said(outer, map(self._pick, self._families, self._weights, repeat(rng)))
+
+    @staticmethod
+    def _pick(families: list[Family], weights: list[int], rng: Random) -> Code:
+        """A stage's setting, uniform over all of its families."""
+        number = rng.randrange(weights[-1])
+        at = bisect(weights, number)
+        return families[at].setting(weights[at] - 1 - number)
+
+    def _said(self, outer: Code, settings: Iterable[Code]) -> Code | None:
+        """The code of all these settings; None, as soon as it is seen, for no member or one that repeats another."""
+        scale = float(outer.get("width", self._values["width"][0]))  # type: ignore[arg-type]
+        channels = self._width(outer.get("stem.width", self._values["stem.width"][0]), scale)
+        low: int | None = 0
+        code = dict(outer)
+        used: list[tuple[Stage, tuple[Code, int, int | None, int]]] = []
+        for stage, keys, setting in zip(self._stages, self._chosen_keys, settings, strict=True):
+            if setting["depth"]:
+                width = self._width(setting["width"], scale)
+                if stage.refuses(setting, channels, low, width):
+                    return None
+                used.append((stage, (setting, channels, low, width)))
+                channels, low = width, stage.low(setting, channels, low, width)
+            for name, key in keys:
+                code[key] = setting[name]
+        if self._rescaled(code) or any(stage.repeats(*place) for stage, place in used):
+            return None
         return code
 
     def _named(self, stage: Stage, setting: Code) -> Code:
@@ -349,57 +385,51 @@ class Space(Codes):
 
     def _first(self, code: Code) -> bool:
         """Whether `code`, a draw, is the first of those that stand for its architecture."""
-        full = self._complete(code)
-        scales = self._values["width"]
-        scale = full["width"]
-        names = self._width_names(full)
-        for other in scales[: scales.index(scale) + 1]:
-            for name in names:
-                wanted = self._width(full[name], float(scale))  # type: ignore[arg-type]
-                same = [w for w in self._values[name] if w and self._width(w, float(other)) == wanted]  # type: ignore[arg-type]
-                if not same:
-                    break
-                if other == scale and same[0] != full[name]:
-                    return False
-            else:
-                if other != scale:
-                    return False
-        return not self._repeats_earlier(full)
+        return not self._repeats_earlier(self._filled(code))
 
-    def _width_names(self, full: Code) -> list[str]:
-        """The names of the widths that this code uses."""
-        names = ["stem.width"] + [f"{s.name}.width" for s in self._stages if full[f"{s.name}.depth"] != 0]
-        return names + (["head.width"] if full["head.width"] else [])
+    def _firsts(self, options: tuple[Value, ...], scale: float) -> dict[int, Value]:
+        """Each width that `options` make at this multiplier, with the first of them that does."""
+        return {self._width(value, scale): value for value in reversed(options) if value}
+
+    def _rescaled(self, code: Code) -> bool:
+        """Whether the same widths are had with earlier values, of this multiplier or of an earlier one."""
+        full = self._filled(code)
+        at = self._values["width"].index(full["width"])
+        scale = float(full["width"])  # type: ignore[arg-type]
+        idle = [f"{s.name}.width" for s in self._stages if full[f"{s.name}.depth"] == 0]
+        used = [
+            (firsts, self._width(full[name], scale), full[name])
+            for name, firsts in self._reached.items()
+            if full[name] and name not in idle
+        ]
+        if any(firsts[at][width] != value for firsts, width, value in used):
+            return True
+        return any(all(width in firsts[earlier] for firsts, width, _ in used) for earlier in range(at))
+
+    @staticmethod
+    def _may_repeat(stage: Stage, block: str) -> list[str]:
+        """The options of a block with values that may make the network of an earlier one."""
+        taken = stage.takes(block) - {"depth", "block", "width", "stride", "activation"}
+        return [n for n, v in stage.options.items() if n in taken and len(v) > 1 and not stage.shows(n, block)]
 
     def _repeats_earlier(self, full: Code) -> bool:
         """Whether a stage is the same with an option at an earlier value: ratios round alike, blocks may not use it."""
-        shape: Shape | None = None
         scale = float(full["width"])  # type: ignore[arg-type]
+        before = Shape(self.input[0], self._space(full["resolution"]))
+        shape = shape_after(self._build_stem(full, scale), before)
         for number, stage in enumerate(self._stages):
-            setting = {name: full[f"{stage.name}.{name}"] for name in stage.options}
-            later = [
-                name
-                for name, values in stage.options.items()
-                if len(values) > 1
-                and name not in ("depth", "block", "width", "stride", "activation")
-                and not stage.shows(name, str(setting["block"]))
-                and stage.active(name, setting)
-                and values.index(setting[name])
-            ]
-            if shape is None and (later or number == 0):
-                shape = shape_after(
-                    self._build_stem(full, scale), Shape(self.input[0], self._space(full["resolution"]))
-                )
-            assert shape is not None
-            chain, after = self._stage(number, tuple(setting.items()), scale, shape)
-            for name in later:
+            named = self._setting(number, full)
+            setting = dict(named)
+            part = self._stage(number, named, scale, shape)
+            for name in self._hidden[number][str(setting["block"])] if setting["depth"] else ():
                 values = stage.options[name]
                 for earlier in values[: values.index(setting[name])]:
-                    if stage.differ(name, setting[name], earlier, setting, self._width(setting["width"], scale)):
+                    width = self._width(setting["width"], scale)
+                    if stage.differ(name, setting[name], earlier, setting, shape.channels, shape.low, width):
                         continue
-                    if self._equal(number, {**setting, name: earlier}, scale, shape, chain):
+                    if self._equal(number, {**setting, name: earlier}, scale, shape, part.node):
                         return True
-            shape = after
+            shape = part.after
         return False
 
     def members(self) -> Iterator[Candidate]:
@@ -410,11 +440,11 @@ class Space(Codes):
         ]
         for outer in product(*self._outer):
             for settings in product(*stages):
-                code = _merged({}, outer)
-                for stage, setting in zip(self._stages, settings, strict=True):
-                    code |= self._named(stage, setting)
+                code = self._said(_merged({}, outer), settings)
+                if code is None:
+                    continue
                 try:
-                    architecture = self.decode(code)
+                    architecture = self._decode(self._filled(code))
                     first = self._first(code)
                 except ArchitectureError:
                     continue

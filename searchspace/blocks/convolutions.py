@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from searchspace.architecture import Axes, Chain, Conv, Shape
+from searchspace.architecture import Axes, Chain, Shape
 from searchspace.blocks.options import checked
-from searchspace.blocks.pieces import depthwise, grouped, low_width, shuffled, spatial, squeezed, unit
+from searchspace.blocks.pieces import convolution, depthwise, grouped, low_width, shuffled, spatial, squeezed, unit
 
 
 @checked
@@ -69,6 +69,6 @@ def depthwise_separable(
         bias=bias,
     )
     low = low_width(alpha, out, groups)
-    point = unit(Conv(out, groups=groups, low=low, bias=bias, label="pointwise"), activation)
+    point = unit(convolution(out, groups=groups, low=low, bias=bias, label="pointwise"), activation)
     tail = (*shuffled(shuffle, groups), *squeezed(squeeze_excite, out))
     return Chain((*conv, *point, *tail), label="depthwise_separable")

@@ -2,9 +2,21 @@
 
 from __future__ import annotations
 
-from searchspace.architecture import Activation, ArchitectureError, Axes, Chain, Concat, Conv, Node, Norm, Pool, Shape
+from searchspace.architecture import ArchitectureError, Axes, Chain, Concat, Node, Shape
 from searchspace.blocks.options import checked
-from searchspace.blocks.pieces import low_width, shuffled, spread, squeezed, strides, whole_width
+from searchspace.blocks.pieces import (
+    IDENTITY,
+    NORM,
+    activated,
+    convolution,
+    low_width,
+    pooling,
+    shuffled,
+    spread,
+    squeezed,
+    strides,
+    whole_width,
+)
 
 
 def dense_layer(
@@ -22,15 +34,15 @@ def dense_layer(
 ) -> Concat:
     """x beside f(x), f = norm, act, 1 x 1 to `mid`, norm, act, k x k to `growth`."""
     layer: list[Node] = [
-        Norm(),
-        Activation(activation),
-        Conv(mid, low=low_mid, bias=bias, label="reduce"),
-        Norm(),
-        Activation(activation),
+        NORM,
+        activated(activation),
+        convolution(mid, low=low_mid, bias=bias, label="reduce"),
+        NORM,
+        activated(activation),
         *shuffled(shuffle, groups),
-        Conv(growth, kernel, dilation=dilation, groups=groups, low=low, bias=bias, label="spatial"),
+        convolution(growth, kernel, dilation=dilation, groups=groups, low=low, bias=bias, label="spatial"),
     ]
-    return Concat((Chain(), Chain(tuple(layer))))
+    return Concat((IDENTITY, Chain(tuple(layer))))
 
 
 @checked
@@ -61,9 +73,9 @@ def dense(
     start = into.channels
     if strides(stride) or into.channels >= out:
         start = whole_width(squeeze * out, groups)
-        nodes.append(Conv(start, low=low_width(alpha, start, groups), bias=bias, label="transition"))
+        nodes.append(convolution(start, low=low_width(alpha, start, groups), bias=bias, label="transition"))
         if strides(stride):
-            nodes.append(Pool(pool, stride, stride, padding=0, ceil=True))
+            nodes.append(pooling(pool, stride, stride, padding=0, ceil=True))
     step = (out - start) // layers // groups * groups
     if step < 1:
         raise ArchitectureError(
@@ -86,4 +98,4 @@ def dense(
             bias=bias,
         )
         nodes.append(layer)
-    return Chain((*nodes, Norm(), Activation(activation), *squeezed(squeeze_excite, out)), label="dense")
+    return Chain((*nodes, NORM, activated(activation), *squeezed(squeeze_excite, out)), label="dense")

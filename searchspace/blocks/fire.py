@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
-from searchspace.architecture import ArchitectureError, Axes, Chain, Concat, Conv, Pool, Shape
+from searchspace.architecture import ArchitectureError, Axes, Chain, Concat, Shape
 from searchspace.blocks.options import checked
-from searchspace.blocks.pieces import low_width, shuffled, spatial, squeezed, strides, unit, whole_width
+from searchspace.blocks.pieces import (
+    convolution,
+    low_width,
+    pooling,
+    shuffled,
+    spatial,
+    squeezed,
+    strides,
+    unit,
+    whole_width,
+)
 
 
 @checked
@@ -44,12 +54,12 @@ def fire(
         activation=activation,
         bias=bias,
     )
-    pooled = [Pool(pool, 3, stride)] if strides(stride) else []
-    point = Chain(tuple(unit(Conv(half, low=low, bias=bias, label="pointwise"), activation)))
+    pooled = [pooling(pool, 3, stride)] if strides(stride) else []
+    point = Chain(tuple(unit(convolution(half, low=low, bias=bias, label="pointwise"), activation)))
     return Chain(
         (
             *pooled,
-            *unit(Conv(narrow, low=low_narrow, bias=bias, label="reduce"), activation),
+            *unit(convolution(narrow, low=low_narrow, bias=bias, label="reduce"), activation),
             Concat((point, Chain((*wide, *shuffled(shuffle, groups))))),
             *squeezed(squeeze_excite, out),
         ),

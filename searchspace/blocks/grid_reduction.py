@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from searchspace.architecture import ArchitectureError, Axes, Chain, Concat, Pool, Shape
+from searchspace.architecture import ArchitectureError, Axes, Chain, Concat, Shape
 from searchspace.blocks.options import checked
-from searchspace.blocks.pieces import grouped, low_width, shuffled, spatial, squeezed, strides
+from searchspace.blocks.pieces import grouped, low_width, pooling, shuffled, spatial, squeezed, strides
 
 
 @checked
@@ -58,7 +58,7 @@ def grid_reduction(
     tail = squeezed(squeeze_excite, out)
     if not strides(stride):
         return Chain((*nodes, *tail), label="grid_reduction")
-    pooled = Pool(pool, 3, stride)
+    pooled = pooling(pool, 3, stride)
     if beside:
         return Chain((Concat((Chain(nodes), pooled)), *tail), label="grid_reduction")
     order = (*nodes, pooled) if reduction == "conv_pool" else (pooled, *nodes)

@@ -8,10 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from searchspace.architecture import ArchitectureError, Axes, Chain, Concat, Conv, Node, Pool, Shape
+from searchspace.architecture import ArchitectureError, Axes, Chain, Concat, Node, Shape
 from searchspace.blocks.grid_reduction import grid_reduction
 from searchspace.blocks.options import checked
-from searchspace.blocks.pieces import factorized, low_width, shuffled, spatial, squeezed, strides, unit, whole_width
+from searchspace.blocks.pieces import (
+    convolution,
+    factorized,
+    low_width,
+    pooling,
+    shuffled,
+    spatial,
+    squeezed,
+    strides,
+    unit,
+    whole_width,
+)
 
 _Layer = Callable[..., list[Node]]
 
@@ -40,7 +51,7 @@ class _Module:
         self.dilation, self.activation, self.bias = dilation, activation, bias
 
     def point(self, width: int, label: str = "reduce") -> list[Node]:
-        conv = Conv(width, low=low_width(self.alpha, width, self.groups), bias=self.bias, label=label)
+        conv = convolution(width, low=low_width(self.alpha, width, self.groups), bias=self.bias, label=label)
         return [*unit(conv, self.activation)]
 
     def three(self, into: Shape, width: int) -> list[Node]:
@@ -68,7 +79,7 @@ class _Module:
 
     def joined(self, branches: list[list[Node]], pool: str) -> Concat:
         """The branches between the 1 x 1 one and the pooling one."""
-        pooled: list[Node] = [Pool(pool, 3, 1), *self.point(self.rest, "project")]
+        pooled: list[Node] = [pooling(pool, 3, 1), *self.point(self.rest, "project")]
         return Concat(tuple(Chain(tuple(b)) for b in (self.point(self.quarter, "pointwise"), *branches, pooled)))
 
 

@@ -1,6 +1,6 @@
 """What the options of blocks may be, checked once, where a block is called.
 
-`factorization`, `separation` and `alpha` are checked by the pieces that read them; `activation` and `bias` by leaves.
+`factorization`, `separation`, `alpha` and `activation` are checked by the pieces that read them.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ RULES: dict[str, Callable[..., object]] = {
     "dilation": integers,
     "groups": integer,
     "shuffle": switch,
+    "bias": switch,
     "expansion": multiplier,
     "squeeze": multiplier,
     "squeeze_excite": share,
@@ -37,13 +38,11 @@ RULES: dict[str, Callable[..., object]] = {
 
 
 def checked(block: Callable[P, Chain]) -> Callable[P, Chain]:
-    """The block, refusing options that break their rule, also where it would not read them."""
+    """The block, refusing options that break their rule, also where it would not read them; one spelling of each."""
 
     @wraps(block)
     def call(*into: P.args, **options: P.kwargs) -> Chain:
-        for name, value in options.items():
-            if name in RULES:
-                RULES[name](name, value)
-        return block(*into, **options)
+        values = {name: RULES[name](name, v) if name in RULES else v for name, v in options.items()}
+        return block(*into, **values)  # type: ignore[arg-type]
 
     return call

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from functools import lru_cache
 from math import prod
+from typing import ParamSpec, TypeVar
 
 from searchspace.architecture import (
     Activation,
@@ -15,6 +17,7 @@ from searchspace.architecture import (
     Depthwise,
     Node,
     Norm,
+    Pool,
     Shape,
     Shuffle,
     SqueezeExcite,
@@ -50,7 +53,12 @@ def whole_width(width: float, groups: int = 1) -> int:
 
 def low_width(alpha: float, width: int, groups: int = 1) -> int:
     """How many of `width` channels live at half resolution: int(alpha * width), in whole groups."""
-    return int(share("alpha", alpha) * width) // groups * groups
+    return part(share("alpha", alpha), width, groups)
+
+
+def part(alpha: float, width: int, groups: int = 1) -> int:
+    """`low_width` of what is a share."""
+    return int(alpha * width) // groups * groups
 
 
 def middle_width(inputs: int, out: int, kernel: tuple[int, ...], groups: int = 1) -> int:
@@ -60,17 +68,30 @@ def middle_width(inputs: int, out: int, kernel: tuple[int, ...], groups: int = 1
     return max(1, width // groups) * groups
 
 
-_NORM = Norm()  # one value serves all: nodes do not change
+Args = ParamSpec("Args")
+Made = TypeVar("Made", bound=Node)
+
+
+def shared(leaf: Callable[Args, Made]) -> Callable[Args, Made]:
+    """`leaf`, of which equal ones are one value: nodes do not change, and blocks put the same in many places."""
+    return lru_cache(maxsize=1 << 14, typed=True)(leaf)  # type: ignore[return-value]
+
+
+convolution, windowed = shared(Conv), shared(Depthwise)
+pooling, shuffling, squeezing = shared(Pool), shared(Shuffle), shared(SqueezeExcite)
+NORM, IDENTITY = Norm(), Chain()
 _ACTIVATIONS = {kind: Activation(kind) for kind in ACTIVATIONS}
 
 
-def unit(conv: Conv | Depthwise, activation: str | None, norm: bool = True) -> Iterator[Node]:
+def activated(kind: str) -> Activation:
+    """The activation of this kind."""
+    return _ACTIVATIONS[choice("activation", kind, ACTIVATIONS)]
+
+
+def unit(conv: Conv | Depthwise, activation: str | None, norm: bool = True) -> tuple[Node, ...]:
     """A convolution, its norm, and its activation (None: linear)."""
-    yield conv
-    if norm:
-        yield _NORM
-    if activation is not None:
-        yield _ACTIVATIONS[choice("activation", activation, ACTIVATIONS)]
+    head = (conv, NORM) if norm else (conv,)
+    return head if activation is None else (*head, activated(activation))
 
 
 def factorized(kernel: Axes, stride: Axes, dims: int, factorization: str, octave: bool) -> list[tuple[Axes, Axes]]:
@@ -112,7 +133,7 @@ def joined(units: list[list[Node]], factorization: str) -> list[Node]:
     if len(units) == 2 and factorization == "p3d_b":
         return [Add(tuple(Chain(tuple(nodes)) for nodes in units))]
     if len(units) == 2 and factorization == "p3d_c":
-        return [*units[0], Add((Chain(tuple(units[1])), Chain()))]
+        return [*units[0], Add((Chain(tuple(units[1])), IDENTITY))]
     return [node for nodes in units for node in nodes]
 
 
@@ -141,7 +162,7 @@ def spatial(
     if separation != "none":
         point: list[Node] = []
         if separation == "preserved" or (into.channels, into.low) != (out, low):
-            point = [*unit(Conv(out, groups=groups, low=low, bias=bias, label="pointwise"), None)]
+            point = [*unit(convolution(out, groups=groups, low=low, bias=bias, label="pointwise"), None)]
         return point + depthwise(
             Shape(out, into.space, low),
             kernel=kernel,
@@ -162,7 +183,7 @@ def spatial(
         temporal = dims == 3 and axes(size, dims)[1:] == (1, 1) and axes(size, dims)[0] > 1
         wide = spread(size, dilation, dims)
         role = "temporal" if temporal else "spatial"
-        conv = Conv(width, size, step, dilation=wide, groups=groups, low=part, bias=bias, label=role)
+        conv = convolution(width, size, step, dilation=wide, groups=groups, low=part, bias=bias, label=role)
         quiet = linear and (last or factorization == "p3d_b")
         units.append([*unit(conv, None if quiet else activation)])
     return joined(units, factorization)
@@ -184,13 +205,15 @@ def depthwise(
     for i, (size, step) in enumerate(parts):
         wide = spread(size, dilation, len(into.space))
         heard = i == len(parts) - 1 or factorization == "p3d_b"
-        conv = Depthwise(size, step, dilation=wide, bias=bias, label="depthwise")
+        conv = windowed(size, step, dilation=wide, bias=bias, label="depthwise")
         units.append([*unit(conv, activation if heard else None)])
     return joined(units, factorization)
 
 
 def spread(kernel: Axes, dilation: Axes, dims: int) -> Axes:
     """A dilation says nothing along an axis where the kernel is 1; written so, equal networks are equal values."""
+    if dilation == 1:
+        return 1
     return tuple(d if k > 1 else 1 for k, d in zip(axes(kernel, dims), axes(dilation, dims), strict=True))
 
 
@@ -201,12 +224,12 @@ def grouped(groups: int, separation: str) -> int:
 
 def shuffled(shuffle: bool, groups: int) -> list[Node]:
     """A shuffle, where it is wanted and does something."""
-    return [Shuffle(groups)] if shuffle and groups > 1 else []
+    return [shuffling(groups)] if shuffle and groups > 1 else []
 
 
 def squeezed(ratio: float, width: int) -> list[Node]:
     """Squeeze-excite through `ratio` of `width` units; none where it is 0."""
-    return [SqueezeExcite(max(1, int(ratio * width)))] if ratio else []
+    return [squeezing(max(1, int(ratio * width)))] if ratio else []
 
 
 def strides(stride: Axes) -> bool:
@@ -219,5 +242,5 @@ def summed(branch: Chain, into: Shape, out: int, low: int, stride: Axes, bias: b
     if not wanted:
         return branch
     if not strides(stride) and (into.channels, into.low) == (out, low):
-        return Add((branch, Chain()))
-    return Add((branch, Chain(tuple(unit(Conv(out, 1, stride, low=low, bias=bias, label="projection"), None)))))
+        return Add((branch, IDENTITY))
+    return Add((branch, Chain(tuple(unit(convolution(out, 1, stride, low=low, bias=bias, label="projection"), None)))))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from searchspace.architecture import Activation, Axes, Chain, Conv, Node, Shape
+from searchspace.architecture import Axes, Chain, Node, Shape
 from searchspace.blocks.options import checked
 from searchspace.blocks.pieces import (
+    activated,
+    convolution,
     depthwise,
     grouped,
     low_width,
@@ -67,7 +69,7 @@ def residual(
     )
     branch = Chain((*first, *shuffled(shuffle, groups), *second, *squeezed(squeeze_excite, out)))
     sum_ = summed(branch, into, out, low, stride, bias, shortcut)
-    return Chain((sum_, Activation(activation)), label="residual")
+    return Chain((sum_, activated(activation)), label="residual")
 
 
 @checked
@@ -101,7 +103,7 @@ def bottleneck(
     early, late = (stride, 1) if stride_in == "reduce" else (1, stride)
     branch = Chain(
         (
-            *unit(Conv(mid, 1, early, low=low_mid, bias=bias, label="reduce"), activation),
+            *unit(convolution(mid, 1, early, low=low_mid, bias=bias, label="reduce"), activation),
             *spatial(
                 Shape(mid, into.space, low_mid),
                 out=mid,
@@ -116,12 +118,12 @@ def bottleneck(
                 bias=bias,
             ),
             *shuffled(shuffle, groups),
-            *unit(Conv(out, low=low, bias=bias, label="restore"), None),
+            *unit(convolution(out, low=low, bias=bias, label="restore"), None),
             *squeezed(squeeze_excite, out),
         )
     )
     sum_ = summed(branch, into, out, low, stride, bias, shortcut)
-    return Chain((sum_, Activation(activation)), label="bottleneck")
+    return Chain((sum_, activated(activation)), label="bottleneck")
 
 
 @checked
@@ -151,7 +153,7 @@ def inverted_residual(
     expand: list[Node] = []
     shape = into
     if expansion != 1:
-        conv = Conv(mid, groups=groups, low=low_mid, bias=bias, label="expand")
+        conv = convolution(mid, groups=groups, low=low_mid, bias=bias, label="expand")
         expand = [*unit(conv, activation), *shuffled(shuffle, groups)]
         shape = Shape(mid, into.space, low_mid)
     branch = Chain(
@@ -167,7 +169,7 @@ def inverted_residual(
                 bias=bias,
             ),
             *squeezed(squeeze_excite, shape.channels),
-            *unit(Conv(out, groups=groups, low=low, bias=bias, label="project"), None),
+            *unit(convolution(out, groups=groups, low=low, bias=bias, label="project"), None),
         )
     )
     wanted = shortcut and not strides(stride) and (into.channels, into.low) == (out, low)

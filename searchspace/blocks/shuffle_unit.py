@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 from searchspace.architecture import (
-    Activation,
     Add,
     ArchitectureError,
     Axes,
     Chain,
     Concat,
-    Conv,
     Node,
-    Pool,
     Shape,
 )
 from searchspace.blocks.options import checked
-from searchspace.blocks.pieces import depthwise, low_width, shuffled, squeezed, strides, unit, whole_width
+from searchspace.blocks.pieces import (
+    IDENTITY,
+    activated,
+    convolution,
+    depthwise,
+    low_width,
+    pooling,
+    shuffled,
+    squeezed,
+    strides,
+    unit,
+    whole_width,
+)
 
 
 @checked
@@ -52,7 +61,7 @@ def shuffle_unit(
         )
     branch = Chain(
         (
-            *unit(Conv(mid, groups=groups, low=low_mid, bias=bias, label="reduce"), activation),
+            *unit(convolution(mid, groups=groups, low=low_mid, bias=bias, label="reduce"), activation),
             *shuffled(shuffle, groups),
             *depthwise(
                 Shape(mid, into.space, low_mid),
@@ -63,10 +72,10 @@ def shuffle_unit(
                 activation=None,
                 bias=bias,
             ),
-            *unit(Conv(rest, groups=groups, low=rest_low, bias=bias, label="restore"), None),
+            *unit(convolution(rest, groups=groups, low=rest_low, bias=bias, label="restore"), None),
             *squeezed(squeeze_excite, rest),
         )
     )
-    pooled = Chain((Pool(pool, 3, stride),)) if strides(stride) else Chain()
-    join: Node = Add((branch, Chain())) if together else Concat((pooled, branch))
-    return Chain((join, Activation(activation)), label="shuffle_unit")
+    pooled = Chain((pooling(pool, 3, stride),)) if strides(stride) else IDENTITY
+    join: Node = Add((branch, IDENTITY)) if together else Concat((pooled, branch))
+    return Chain((join, activated(activation)), label="shuffle_unit")

@@ -338,9 +338,41 @@ def test_the_same_seed_draws_the_same():
 
 def test_a_space_without_a_buildable_member_says_why():
     space = space_of({"stem": {"width": 8}, **stage(groups=3)})
-    with pytest.raises(SpaceError, match=r"got none in 10,000 draws; last: `groups` must divide"):
+    with pytest.raises(SpaceError, match=r"got none in all 1 codes; first: `groups` must divide"):
         space.sample(Random(0))
     assert list(space.members()) == []
+
+
+def picky(into: Shape, *, out: int, a: int = 0, b: int = 0, c: int = 0) -> Chain:
+    """A block that fits at two of its settings."""
+    if (a, b, c) not in ((3, 1, 4), (9, 9, 9)):
+        raise ValueError("not today")
+    return Chain((Conv(out, 3 if a == 3 else 5),))
+
+
+def test_the_few_members_of_a_small_space_are_found_and_drawn_alike():
+    ten = list(range(10))
+    space = space_of({"stages": [{"block": "mine", "width": 8, "a": ten, "b": ten, "c": ten}]}, blocks={"mine": picky})
+    assert len(list(space.members())) == 2
+    rng = Random(0)
+    counts = Counter(space.sample(rng).architecture for _ in range(16))
+    assert min(counts.values()) >= 3
+    assert len(counts) == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "rule"),
+    [
+        ({"block": "mine", "a": [*range(40)], "c": 0}, r"in 10,000 draws; last: Block 'mine' refuses .*: not today"),
+        ({"block": "plain", "groups": 3, "kernel": [3, 5]}, r"in 100,000 draws; last: `groups` must divide"),
+    ],
+)
+def test_a_large_space_that_gives_no_member_is_refused_in_bounded_time(options, rule):
+    stages = [{"width": [*range(8, 808)], **options}]
+    space = space_of({"stem": {"width": 8}, "stages": stages}, blocks={"mine": picky})
+    assert space.size > 1000
+    with pytest.raises(SpaceError, match="got none " + rule):
+        space.sample(Random(0))
 
 
 # Users' own blocks ----------------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from searchspace import factory
 from searchspace.architecture import ArchitectureError
 from searchspace.foreign import load_foreign
 from searchspace.network import Network, build
@@ -109,17 +110,9 @@ TWINS: dict[str, tuple[str, dict[str, object], str, dict[str, object], tuple[int
 def torchvision() -> ModuleType:
     """torchvision, which the full tier installs; with a torch that its compiled part does not fit, too."""
     try:
-        import torchvision
+        return factory.torchvision()
     except ModuleNotFoundError:
         pytest.skip("torchvision is not installed; `make test FULL=1` installs it")
-    except RuntimeError:  # two operators of the compiled part are missing, which no network here calls
-        library = torch.library.Library("torchvision", "FRAGMENT")
-        for operator in ("nms", "qnms"):
-            library.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-        import torchvision
-
-        torchvision.declared = library  # the declarations last as long as the module
-    return torchvision
 
 
 def randomized(module: nn.Module, seed: int) -> nn.Module:
@@ -142,11 +135,11 @@ def randomized(module: nn.Module, seed: int) -> nn.Module:
 def make(torchvision: ModuleType, name: str, seed: int = 1) -> tuple[Network, nn.Module, Tensor]:
     """Our network, full of NaN, torchvision's with random weights, and two random inputs."""
     function, arguments, ours, choices, size = TWINS[name]
-    factory: Callable[..., nn.Module] = torchvision.models
+    make_theirs: Callable[..., nn.Module] = torchvision.models
     for part in function.split("."):
-        factory = getattr(factory, part)
+        make_theirs = getattr(make_theirs, part)
     with torch.device("meta"):
-        theirs = factory(**arguments)
+        theirs = make_theirs(**arguments)
         network = build(NETWORKS[ours](**choices, input=size))
     network = network.to_empty(device="cpu").eval()
     for tensor in network.state_dict().values():
