@@ -44,9 +44,8 @@ def measure(preset: str, candidates: int, traced: int) -> dict[str, object]:
         limits.excess(cost(member.architecture))
         members.append(member)
     screened = (time.process_time() - start) / candidates
-    trace_flops(
-        build(members[-1].architecture), members[-1].architecture.input
-    )  # what torch sets up once is no trace's time
+    last = members[-1].architecture
+    trace_flops(build(last), last.input)  # what torch sets up once is no trace's time
     start = time.process_time()
     for member in members[:traced]:
         flops = trace_flops(build(member.architecture), member.architecture.input)
