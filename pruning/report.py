@@ -171,7 +171,7 @@ class Layer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """What was found of a module on `samples`; `refusal` is why `remove_dead` takes nothing of it, or empty."""
+    """What was found of a module on `samples`; `refusal` is why `remove_dead` refused it, or empty."""
 
     samples: int
     thresholds: Thresholds

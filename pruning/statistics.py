@@ -57,6 +57,9 @@ def inspect(
     alike = {spot.place for track in tracks.tracks for spot in track.own.values()}
     each = -(-positions // samples)
     measured = measure(plain, data, tracks.tracks, at=spots, alike=alike, each=each, seed=seed)
+    if unseen := spots - measured.spreads.keys() | {track.place for track in tracks.tracks} - measured.inputs.keys():
+        where = ", ".join(sorted({f"{place.operation} in {place.module or 'the module itself'}" for place in unseen}))
+        raise PruneError(f"A module must run the same operations on every input, but some do not always run: {where}.")
     example = torch.zeros(2, *data[0].shape[1:])
     pruned, refusal = None, ""
     try:

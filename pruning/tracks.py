@@ -76,12 +76,16 @@ class Track:
 
 @dataclass(frozen=True, slots=True)
 class Trail:
-    """`channels` of `track` along axis 1 of a tensor; `own`: before any sum, `seeking`: before the activation."""
+    """`channels` of `track` along axis 1 of a tensor; `own`: before any sum, `seeking`: before the activation.
+
+    In the middle of a shuffle by views channels lie along several axes: there `by_slot` has them, and `channels` none.
+    """
 
     track: Track
     channels: tuple[int, ...]
     own: bool = True
     seeking: bool = True
+    by_slot: tuple[tuple[int, int], ...] = ()
 
 
 class Tracks(Trace):  # type: ignore[no-untyped-call]
@@ -152,19 +156,22 @@ class Tracks(Trace):  # type: ignore[no-untyped-call]
         """Trails through what moves elements about: by the slots, or by place where channels are set side by side."""
         found: list[Trail] = []
         after, start = self._line(y), 0
-        beside = name == "cat" and len(args) > 1 and args[1] % y.dim() == 1
+        beside = name == "cat" and len(args) > 1 and args[1] % y.dim() == 1 and len(args[0]) == len(data)
         for x, trails, before in data:
             for t in trails:
-                if beside:
+                if beside and t.channels:
                     rest = y.shape[1] - start - x.shape[1]
                     found.append(replace(t, channels=(NOWHERE,) * start + t.channels + (NOWHERE,) * rest))
-                elif name in PLACID or (before is not None and before == after):
+                elif name in PLACID or (t.channels and before is not None and before == after):
                     found.append(t)
-                elif before is not None and after is not None:
-                    index = {s: c for s, c in zip(before, t.channels, strict=True) if s != FIXED and c != NOWHERE}
-                    channels = tuple(index.get(s, NOWHERE) for s in after)
-                    if index.keys() & set(after):
-                        found.append(replace(t, channels=channels))
+                else:
+                    index = dict(t.by_slot)
+                    if t.channels and before is not None:
+                        index = {s: c for s, c in zip(before, t.channels, strict=True) if s != FIXED and c != NOWHERE}
+                    if after is None and index:
+                        found.append(replace(t, channels=(), by_slot=tuple(index.items())))
+                    elif after is not None and index.keys() & set(after):
+                        found.append(replace(t, channels=tuple(index.get(s, NOWHERE) for s in after), by_slot=()))
             start += x.shape[1] if beside else 0
         return _joined(found)
 
@@ -179,7 +186,7 @@ class Tracks(Trace):  # type: ignore[no-untyped-call]
         for x, trails, _ in data:
             if x.dim() < 2 or y.dim() < 2 or x.shape[1] != y.shape[1] or (pointwise and x.dim() != y.dim()):
                 continue
-            for t in trails:
+            for t in (t for t in trails if t.channels):
                 if activation and t.seeking:
                     t.track.activate(t.channels, place, own=t.own)
                     t = replace(t, own=False, seeking=False)
@@ -214,12 +221,12 @@ def _trails(x: Tensor) -> tuple[Trail, ...]:
 
 def _joined(trails: Sequence[Trail]) -> tuple[Trail, ...]:
     """One trail for those with the same channels in the same places."""
-    found: dict[tuple[Track, tuple[int, ...]], Trail] = {}
+    found: dict[object, Trail] = {}
     for t in trails:
-        known = found.get((t.track, t.channels))
+        known = found.get((t.track, t.channels, t.by_slot))
         if known is not None:
             t = replace(t, own=t.own and known.own, seeking=t.seeking or known.seeking)
-        found[t.track, t.channels] = t
+        found[t.track, t.channels, t.by_slot] = t
     return tuple(found.values())
 
 

@@ -400,6 +400,36 @@ def test_shuffles_gates_and_parallel_branches_of_our_networks(make: Make) -> Non
     assert all(readers.values())
 
 
+@pytest.mark.parametrize("spelled", [True, False], ids=["views", "module"])
+def test_readers_are_known_behind_a_shuffle(spelled: bool) -> None:
+    class Shuffled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.left, self.right, self.shuffle = nn.Conv2d(2, 4, 3), nn.Conv2d(2, 4, 3), nn.ChannelShuffle(2)
+            self.even, self.odd = nn.Conv2d(4, 3, 1), nn.Conv2d(4, 3, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = torch.cat([F.relu(self.left(x)), self.right(x)], 1)
+            if spelled:
+                n, c, h, w = x.shape
+                x = x.view(n, 2, c // 2, h, w).transpose(1, 2).contiguous().view(n, c, h, w)
+            else:
+                x = self.shuffle(x)
+            first, second = x.chunk(2, 1)  # left 0, right 0, left 1, right 1; left 2, ...
+            return self.even(first) + self.odd(second)
+
+    module = Shuffled()
+    with torch.no_grad():
+        module.even.weight[:, 3] = 0
+    report = inspected(module, inputs(2, 8, 8))
+    readers = {layer.name: [c.dead_for + c.live_for for c in layer.channels] for layer in report.layers[:2]}
+    halves = [("even",), ("even",), ("odd",), ("odd",)]
+    assert readers == {"left": halves, "right": halves}
+    assert [c.dead for layer in report.layers[:2] for c in layer.channels] == [""] * 5 + ["everywhere"] + [""] * 2
+    assert [c.channel for c in only(report, "right").channels if c.removable] in ([], [1])
+
+
 def test_a_layer_that_runs_twice_is_measured_over_both_runs() -> None:
     class Twice(nn.Module):
         def __init__(self) -> None:
@@ -424,7 +454,20 @@ def test_a_module_that_cannot_be_pruned_is_inspected_all_the_same() -> None:
     report = inspected(module, inputs(2, 6, 6))
     assert "parametrized" in report.refusal
     assert {c.removable for layer in report.layers for c in layer.channels} == {None}
-    assert "Nothing can be removed" in text(report)
+    assert "What is removable is not known: " in text(report)
+
+
+def test_a_module_whose_operations_depend_on_the_input_is_refused_by_name() -> None:
+    class Fickle(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.some, self.other = nn.Conv2d(2, 3, 3), nn.Conv2d(2, 3, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return (self.some if x.dtype == torch.float64 else self.other)(x)
+
+    with pytest.raises(PruneError, match=r"the same operations on every input.*: convolution in some"):
+        inspect(Fickle(), inputs(2, 6, 6))
 
 
 @pytest.mark.parametrize(
