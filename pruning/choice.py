@@ -107,7 +107,10 @@ class Chooser:
     def _widths(self) -> Iterator[Width]:
         for dense in self.graph.dense.values():
             blocks = dense.blocks()
-            for slots, places in ((dense.inputs.slots, [c for _, c in blocks]), (dense.outputs, [r for r, _ in blocks])):
+            for slots, places in (
+                (dense.inputs.slots, [c for _, c in blocks]),
+                (dense.outputs, [r for r, _ in blocks]),
+            ):
                 yield Width(dense.name, [[self.roots[s] for s in slots[place]] for place in places])
         for name, moved in self.graph.moved.items():
             for part in moved.after:
@@ -115,9 +118,7 @@ class Chooser:
         for width in self.graph.widths:
             yield Width(width.name, [[self.roots[s] for s in part] for part in width.groups])
 
-    def _most(
-        self, candidates: frozenset[int], fixed: frozenset[int], reads: dict[str, Tensor]
-    ) -> frozenset[int]:
+    def _most(self, candidates: frozenset[int], fixed: frozenset[int], reads: dict[str, Tensor]) -> frozenset[int]:
         """The most `candidates` that can leave together, `fixed` ones among them: a small integer program.
 
         Every group of a width loses as many as the others and keeps one; a channel that another must stand in for

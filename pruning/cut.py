@@ -248,7 +248,7 @@ def tidied(network: Network) -> Network:
                 if end:
                     total = sum((b.detach() for b in some), torch.zeros(len(end[0].weight), dtype=torch.float64))  # type: ignore[arg-type]
                     for path in end:
-                        path.bias = None
+                        path.register_parameter("bias", None)
                     end[0].bias = nn.Parameter(total)
     with torch.random.fork_rng(devices=[]):
         built = Network(read_architecture(network)).double()

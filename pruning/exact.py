@@ -21,7 +21,7 @@ from pruning.choice import Choice, Chooser
 from pruning.cut import Cuts, narrow, tidied
 from pruning.graph import Constant, Graph, Made
 from pruning.places import Observed, PruneError, evaluating, observe
-from pruning.preflight import Count, checked, cost_of, fitting, runs
+from pruning.preflight import Count, checked, copied, cost_of, fitting, runs
 from pruning.proof import Proof, prove
 from pruning.trace import trace
 from searchspace.architecture import Architecture
@@ -113,7 +113,7 @@ def remove_dead(
     size = checked(network, example)
     data = None if batches is None else [fitting(x, size).double().cpu() for x in batches]
     more = [fitting(x, size).double().cpu() for x in proof_inputs]
-    plain = copy.deepcopy(network).cpu().double()
+    plain = copied(network)
     x = torch.randn(2, *size, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     heads, took = runs(plain, x)
     seen = None if data is None else observe(plain, data, heads, until)
@@ -185,7 +185,7 @@ def _narrowed(
 
 def _like(network: nn.Module, pruned: nn.Module) -> nn.Module:
     """`pruned` with the precision, device and mode of `network`."""
-    like = next(network.parameters())
+    like = next(t for t in network.state_dict().values() if t.is_floating_point())
     modes = {name: part.training for name, part in network.named_modules()}
     for name, part in pruned.named_modules():
         part.training = modes.get(name, network.training)

@@ -108,9 +108,7 @@ class Dense:
     def blocks(self) -> list[tuple[slice, slice]]:
         """(rows, columns) of each group."""
         rows, columns = len(self.outputs) // self.groups, len(self.inputs.slots) // self.groups
-        return [
-            (slice(j * rows, (j + 1) * rows), slice(j * columns, (j + 1) * columns)) for j in range(self.groups)
-        ]
+        return [(slice(j * rows, (j + 1) * rows), slice(j * columns, (j + 1) * columns)) for j in range(self.groups)]
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,15 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 DROPOUTS = frozenset(
     getattr(owner, name)
-    for name in ("dropout", "alpha_dropout", "feature_alpha_dropout", "feature_dropout", "dropout1d", "dropout2d", "dropout3d")
+    for name in (
+        "dropout",
+        "alpha_dropout",
+        "feature_alpha_dropout",
+        "feature_dropout",
+        "dropout1d",
+        "dropout2d",
+        "dropout3d",
+    )
     for owner in (functional, torch)
     if hasattr(owner, name)
 )
@@ -59,11 +67,14 @@ def pointwise(func: Any) -> bool:
     return torch.Tag.pointwise in func.tags or operation(func) in POINTWISE
 
 
-class Places(TorchDispatchMode):
+class Places(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """A mode that tells each operation its place; raises `PruneError` at `until` on the monotonic clock."""
 
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()  # type: ignore[no-untyped-call]
+
     def __init__(self, module: nn.Module, until: float = inf) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.names = {part: name for name, part in module.named_modules()}
         self.until = until
         self._turns: Counter[tuple[str, str]] = Counter()
@@ -76,10 +87,10 @@ class Places(TorchDispatchMode):
         for module in self.names:
             self._handles.append(module.register_forward_pre_hook(self._enters))
             self._handles.append(module.register_forward_hook(self._leaves, always_call=True))
-        return super().__enter__()
+        return super().__enter__()  # type: ignore[no-untyped-call]
 
     def __exit__(self, *args: Any) -> None:
-        super().__exit__(*args)
+        super().__exit__(*args)  # type: ignore[no-untyped-call]
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
@@ -140,7 +151,7 @@ class _Undropped(TorchFunctionMode):
 def evaluating(module: nn.Module, heads: bool = True) -> Iterator[None]:
     """Layers in evaluation mode, no gradients; with `heads`, what has children trains, so that auxiliary heads run.
 
-    What runs write into buffers is undone. Raises `PruneError` where they write into parameters.
+    What runs write into buffers is undone.
     """
     modes = {part: part.training for part in module.modules()}
     buffers = [
@@ -149,7 +160,6 @@ def evaluating(module: nn.Module, heads: bool = True) -> Iterator[None]:
         for name, buffer in part._buffers.items()
         if buffer is not None
     ]
-    written = {name: parameter._version for name, parameter in module.named_parameters()}
     for part in modes:
         part.training = heads and next(part.children(), None) is not None
     try:
@@ -161,9 +171,6 @@ def evaluating(module: nn.Module, heads: bool = True) -> Iterator[None]:
         with torch.no_grad():
             for part, name, buffer, before in buffers:
                 part._buffers[name] = buffer.copy_(before)
-    for name, parameter in module.named_parameters():
-        if parameter._version != written.get(name):
-            raise PruneError(f"A module to prune must not write into its parameters as it runs, but it writes {name}.")
 
 
 def tensors(output: Any) -> list[Tensor]:
@@ -178,9 +185,8 @@ def tensors(output: Any) -> list[Tensor]:
         return [t for part in output for t in tensors(part)]
     if output is None or isinstance(output, str | bytes | int | float | complex | torch.Size | torch.dtype):
         return []
-    raise PruneError(
-        f"A module must return tensors, in lists, tuples, mappings or dataclasses, but there is a {type(output).__name__}."
-    )
+    kind = type(output).__name__
+    raise PruneError(f"A module must return tensors, in lists, tuples, mappings or dataclasses, but there is a {kind}.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,13 +207,13 @@ class _Watch(Places):
     def ran(self, place: Place, func: Any, args: Any, kwargs: Any) -> Any:
         out = func(*args, **kwargs)
         y = out[0] if place.operation in NORMS else out
-        if place.operation in (*NORMS, "convolution", "addmm", "mm") or pointwise(func):
-            if isinstance(y, Tensor) and y.dim() > 1 and y.is_floating_point():
-                flat = y.transpose(0, 1).flatten(1)
-                low, high = flat.amin(1), flat.amax(1)
-                known = self.ends.get(place, (low, high))
-                if known[0].shape == low.shape:
-                    self.ends[place] = torch.minimum(known[0], low), torch.maximum(known[1], high)
+        watched = place.operation in (*NORMS, "convolution", "addmm", "mm") or pointwise(func)
+        if watched and isinstance(y, Tensor) and y.dim() > 1 and y.is_floating_point():
+            flat = y.transpose(0, 1).flatten(1)
+            low, high = flat.amin(1), flat.amax(1)
+            known = self.ends.get(place, (low, high))
+            if known[0].shape == low.shape:
+                self.ends[place] = torch.minimum(known[0], low), torch.maximum(known[1], high)
         return out
 
 

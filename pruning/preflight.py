@@ -5,12 +5,14 @@ from __future__ import annotations
 import copy
 import time
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized
+from torch.utils._pytree import tree_flatten
 
-from pruning.places import PruneError, evaluating, tensors
+from pruning.places import Place, Places, PruneError, evaluating, tensors
 from searchspace.architecture import ArchitectureError
 from searchspace.cost import Cost, cost, trace_flops
 from searchspace.network import Network, read_architecture
@@ -40,6 +42,10 @@ def checked(network: nn.Module, example: Tensor | None, *, parametrized: bool = 
     if not isinstance(network, nn.Module):
         raise PruneError(f"What is pruned must be a torch module, but got {type(network).__name__}.")
     for name, module in network.named_modules():
+        if isinstance(module, torch.jit.ScriptModule) or hasattr(module, "_orig_mod"):
+            raise PruneError(
+                f"A network to prune must be plain Python, but {name or 'it'} is compiled: give the original."
+            )
         if module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module):
             raise PruneError(f"A network to prune must have no hooks, but {name or 'it'} has: remove them first.")
         if is_parametrized(module) and not parametrized:
@@ -67,6 +73,14 @@ def checked(network: nn.Module, example: Tensor | None, *, parametrized: bool = 
     return size
 
 
+def copied(network: nn.Module) -> nn.Module:
+    """A copy in float64 on the CPU."""
+    try:
+        return copy.deepcopy(network).cpu().double()
+    except Exception as error:  # a tensor that it keeps from a run, a lock, or the like
+        raise PruneError(f"A network to prune must be one that copy.deepcopy copies, but: {error}") from error
+
+
 def fitting(x: Tensor, size: tuple[int, ...]) -> Tensor:
     """`x`, where it is a batch of that size."""
     if not isinstance(x, Tensor) or tuple(x.shape[1:]) != size:
@@ -78,24 +92,51 @@ def fitting(x: Tensor, size: tuple[int, ...]) -> Tensor:
 def runs(module: nn.Module, x: Tensor) -> tuple[bool, float]:
     """Whether heads run in training mode that do not in evaluation, and the seconds that one run takes.
 
-    Raises `PruneError` where the module does not run at all.
+    Raises `PruneError` where the module does not run at all, where it writes into its parameters, and where its
+    training run fails, but alone reads some of them.
     """
     started = time.monotonic()
+    before = {name: parameter.detach().clone() for name, parameter in module.named_parameters()}
+    reads = _Reads(module)
     try:
-        with evaluating(module, heads=False):
+        with evaluating(module, heads=False), reads:
             plain = tensors(module(x.clone()))
+    except PruneError:
+        raise
     except Exception as error:  # whatever code that is not ours raises
         raise PruneError(f"A module must run on inputs of {tuple(x.shape)} in float64, but: {error}") from error
     took = time.monotonic() - started
     if not plain:
         raise PruneError("A module must return a tensor of floating-point numbers, or several, but it returns none.")
+    heads = False
     try:
         with evaluating(module, heads=True):
             trained = tensors(module(x.clone()))
-    except Exception:  # heads that need labels, or the like: they stay as they are
-        return False, took
-    same = len(plain) == len(trained) and all(map(torch.equal, plain, trained))
-    return not same, took
+        heads = len(plain) != len(trained) or not all(map(torch.equal, plain, trained))
+    except PruneError:
+        raise
+    except Exception as error:  # of a loss that needs labels, or the like
+        for name in before.keys() - reads.read:
+            raise PruneError(
+                f"A module must run in training mode if only then it reads {name}, but: {error}"
+            ) from error
+    for name, parameter in module.named_parameters():
+        if not torch.equal(parameter, before[name]):
+            raise PruneError(f"A module to prune must not write into its parameters as it runs, but it writes {name}.")
+    return heads, took
+
+
+class _Reads(Places):
+    """The names of the parameters that a run reads."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__(module)
+        self.owned = {id(parameter): name for name, parameter in module.named_parameters()}
+        self.read: set[str] = set()
+
+    def ran(self, place: Place, func: Any, args: Any, kwargs: Any) -> Any:
+        self.read |= {self.owned[id(a)] for a in tree_flatten((args, kwargs))[0] if id(a) in self.owned}
+        return func(*args, **kwargs)
 
 
 def cost_of(module: nn.Module, size: tuple[int, ...]) -> Cost | Count:

@@ -135,7 +135,12 @@ def _run(module: nn.Module, x: Tensor, silence: Silence, heads: bool, until: flo
     found = []
     for with_heads in (False, True) if heads else (False,):
         with evaluating(module, heads=with_heads), _Silencer(module, silence, until):
-            found += [y.double() for y in tensors(module(x.to("cpu", torch.float64, copy=True)))]
+            try:
+                found += [y.double() for y in tensors(module(x.to("cpu", torch.float64, copy=True)))]
+            except PruneError:
+                raise
+            except Exception as error:  # whatever code that is not ours raises
+                raise PruneError(f"A module must run on every input of its proof, but: {error}") from error
     return found
 
 

@@ -24,17 +24,22 @@ from pruning.rules import exact
 from searchspace import layers
 
 SHUFFLES = (nn.ChannelShuffle, layers.ChannelShuffle, layers.Select)  # a selection can stand for these
+FREE = (*SHUFFLES, layers.SqueezeExcite)  # whose numbers follow the widths
 VIEWS = frozenset(("view", "_unsafe_view", "reshape", "_reshape_alias"))
 CUTS = frozenset(("slice", "select", "split", "split_with_sizes", "unbind", "narrow"))
 MOVES = (
     VIEWS
     | CUTS
     | frozenset(("permute", "transpose", "t", "unsqueeze", "squeeze", "expand", "cat", "stack", "clone", "contiguous"))
-    | frozenset(("detach", "alias", "channel_shuffle", "native_channel_shuffle", "flip", "roll", "_to_copy", "lift_fresh"))
+    | frozenset(
+        ("detach", "alias", "channel_shuffle", "native_channel_shuffle", "flip", "roll", "_to_copy", "lift_fresh")
+    )
     | frozenset(("pixel_shuffle", "pixel_unshuffle", "index_select"))
 )
 SHAPED = frozenset(("new_empty", "new_zeros", "new_ones", "new_full", "empty_like", "zeros_like", "ones_like"))
-ALIKE = frozenset(("cat", "stack", "expand", "unsqueeze", "squeeze", "clone", "contiguous", "detach", "alias", "_to_copy"))
+ALIKE = frozenset(
+    ("cat", "stack", "expand", "unsqueeze", "squeeze", "clone", "contiguous", "detach", "alias", "_to_copy")
+)
 REDUCES = frozenset(("mean", "amax", "amin", "sum"))
 POOLS = frozenset(
     name.format(d)
@@ -45,6 +50,7 @@ POOLS = frozenset(
     )
 ) | {"upsample_bilinear2d", "upsample_trilinear3d", "upsample_bicubic2d", "constant_pad_nd"}
 PLAIN = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)  # layers whose own forward adds a bias if they have one
+
 
 @dataclass(frozen=True, slots=True)
 class _Piece:
@@ -65,7 +71,13 @@ class Trace(Places):
     """
 
     def __init__(
-        self, module: nn.Module, graph: Graph, *, run: str, seen: Observed | None = None, rigid: bool = False,
+        self,
+        module: nn.Module,
+        graph: Graph,
+        *,
+        run: str,
+        seen: Observed | None = None,
+        rigid: bool = False,
         until: float = inf,
     ) -> None:
         super().__init__(module, until)
@@ -74,8 +86,14 @@ class Trace(Places):
         self.cells = Cells()
         self.place = Place("", "input", 0)
         self.owned = {id(t): name for name, t in (*module.named_parameters(), *module.named_buffers())}
-        self.tensors = {name: t for name, t in (*module.named_parameters(), *module.named_buffers())}
-        self._free = 0  # depth in modules that a selection can stand for
+        self.tensors = dict((*module.named_parameters(), *module.named_buffers()))
+        self.octave = {  # their paths have the same groups, so one alone does not lose a channel of each
+            f"{name}.{path}"
+            for name, part in module.named_modules()
+            if isinstance(part, layers.OctaveConv)
+            for path, _ in part.named_children()
+        }
+        self._free = 0  # depth in modules whose numbers follow the widths
         self._entered: dict[str, list[Tensor]] = {}
         self._number = 0
         self._readers: dict[int, list[int]] = {}
@@ -106,21 +124,29 @@ class Trace(Places):
                 ) from error
             with self._rest():
                 self.place = Place("", "output", 0)
+                self._number += 1
                 for i, y in enumerate(tensors(output)):
                     what = "is an output of the network" if i == 0 else "is an output of an auxiliary head"
-                    self._pin(self._read(y), what)
+                    named = self._named(y)
+                    if named is None:
+                        self._pin(self._read(y), what)
+                    else:
+                        self._held[named[0]] = what
                 self._settle()
 
     def entering(self, module: nn.Module, inputs: Any) -> None:
-        if isinstance(module, SHUFFLES):
+        if isinstance(module, FREE):
             self._free += 1
+        if isinstance(module, SHUFFLES):
             self._entered[self.names[module]] = tensors(inputs)
 
     def leaving(self, module: nn.Module, inputs: Any, output: Any) -> None:
-        if isinstance(module, SHUFFLES):
+        if isinstance(module, FREE):
             self._free -= 1
+        if isinstance(module, SHUFFLES):
             name, ends = self.names[module], (self._entered[self.names[module]], tensors(output))
             self.place = Place(name, "leaves", 0)
+            self._number += 1
             lines = [[self._slots_along(self._read(x), 1) for x in end] for end in ends]
             known = self.graph.moved.get(name)
             if any(slots is None for end in lines for slots in end):
@@ -186,7 +212,7 @@ class Trace(Places):
         return self.place.module or "the module itself"
 
     def _pin(self, cells: Tensor, reason: str) -> None:
-        self.graph.pin(self.cells.slots_of(core(cells).unique().tolist()), reason)
+        self.graph.pin(self.cells.slots_of(torch.unique(core(cells)).tolist()), reason)
 
     def _pin_all(self, ends: Sequence[Sequence[Tensor]], reason: str) -> None:
         for x in (x for end in ends for x in end):
@@ -220,6 +246,8 @@ class Trace(Places):
         operands = [a for a in flat if isinstance(a, Tensor) and a.is_floating_point()]
         if name == "index_select" and not self._free:
             return None
+        if name == "roll" and not {int(a) % args[0].dim() for a in args[2]}.isdisjoint(varying(self._read(args[0]))):
+            return None  # by a number of channels
         source = operands[0] if operands else None
         if source is None or (len(operands) > 1 and any(self._named(x) for x in operands)):
             return None
@@ -302,7 +330,7 @@ class Trace(Places):
             return None
         out = func(*args, **kwargs)
         padded = any(p > 0 for p in padding)
-        if groups == len(channels) == len(weight) and groups > 1:
+        if groups == len(channels) == len(weight) and groups > 1 and self.place.module not in self.octave:
             if self.rigid and not isinstance(self.module.get_submodule(self.place.module), PLAIN):
                 self._pin(self._read(x), f"is convolved in as many groups as are written in {self._where}")
             self._depthwise(out, channels, name, biased, padded, repr(args[3:]))
@@ -400,7 +428,9 @@ class Trace(Places):
             if name is not None:
                 self.graph.cut(name, 0, slots)
         scale, shift, mu, var = (
-            torch.full((len(slots),), float(default), dtype=torch.float64) if name is None else exact(self.tensors[name])
+            torch.full((len(slots),), float(default), dtype=torch.float64)
+            if name is None
+            else exact(self.tensors[name])
             for name, default in zip(names, (1, 0, 0, 1), strict=True)
         )
         facts = [("norm", eps, *row) for row in torch.stack([scale, shift, mu, var], 1).tolist()]
@@ -444,14 +474,17 @@ class Trace(Places):
         named = {id(x): self._named(x) for x in operands}
         wide = [x for x in operands if x.dim() or hasattr(x, "_cells")]
         data = {id(x): exact(x) for x in operands if not x.dim() and not hasattr(x, "_cells")}
-        if (in_place(func) and named[id(args[0])]) or all(named[id(x)] for x in wide) or not all(map(Tensor.numel, wide)):
+        if (in_place(func) and named[id(args[0])]) or all(named[id(x)] for x in wide):
+            return None
+        if any(not x.numel() for x in wide):
             return None
         grids = [n[1] if (n := named[id(x)]) else self._read(x) for x in wide]
         version = args[0]._version + 1 if in_place(func) else 0
         out = func(*args, **kwargs)
         cores = [core(grid.expand(out.shape)) for grid in grids]
-        shape = torch.broadcast_shapes(*(c.shape for c in cores))
-        met, inverse = torch.unique(torch.stack([c.expand(shape).flatten() for c in cores], 1), dim=0, return_inverse=True)
+        shape = torch.broadcast_shapes(*(c.shape for c in cores))  # type: ignore[no-untyped-call]
+        rows = torch.stack([c.expand(shape).flatten() for c in cores], 1)
+        met, inverse = torch.unique(rows, dim=0, return_inverse=True)
         columns = met.T.tolist()
         values = dict(data)
         for x, column in zip(wide, columns, strict=True):
@@ -558,8 +591,8 @@ class Trace(Places):
         if name == "constant_pad_nd":
             constant, border, axes = False, float(args[2]) if len(args) > 2 else 0.0, len(args[1]) // 2
         if name.startswith("avg_pool"):
-            padding, counted, divisor = (args[i] if len(args) > i else d for i, d in ((3, [0]), (5, True), (6, None)))
-            constant = divisor is None and not (counted and any(padding))
+            padded = len(args) > 3 and any(args[3]) and (len(args) < 6 or args[5])
+            constant = not padded and (len(args) < 7 or args[6] is None)
         if any(a >= x.dim() - axes for a in varying(cells)):
             return None
         out = func(*args, **kwargs)
@@ -581,7 +614,8 @@ class Trace(Places):
             stays = constant or value == border
             if not stays and not isnan(value):
                 self.graph.lost[table.slots[n]] = lost
-            return table.add(table.slots[n], value if stays else VARIES, _also(table.equal[n], (self.place.operation, how)))
+            key = _also(table.equal[n], (self.place.operation, how))
+            return table.add(table.slots[n], value if stays else VARIES, key)
 
         after = mapped(cells, kept)
         self._give(out, after)
@@ -648,7 +682,7 @@ class Trace(Places):
             self._settle_parameter(name, met)
         for name, reason in self._held.items():
             for slots in graph.cuts.get(name, {}).values():
-                graph.pin(slots, f"has weights that {reason[3:]}")
+                graph.pin(slots, f"has weights that are {reason[3:]}")
             for dense in graph.dense.values():
                 if name in (dense.weight, dense.takes):
                     graph.pin([*dense.outputs, *dense.inputs.slots], f"has weights that are {reason[3:]}")
@@ -710,7 +744,12 @@ def _alike(name: str, func: Any, args: Any, kwargs: Any, known: dict[int, Tensor
 
 
 def trace(
-    module: nn.Module, x: Tensor, *, heads: bool = True, seen: Observed | None = None, rigid: bool = False,
+    module: nn.Module,
+    x: Tensor,
+    *,
+    heads: bool = True,
+    seen: Observed | None = None,
+    rigid: bool = False,
     until: float = inf,
 ) -> Graph:
     """The graph of `module`, whose weights are in float64, from runs on `x`; with `heads`, auxiliary heads run, too."""
