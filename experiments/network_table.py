@@ -26,7 +26,17 @@ FOLDED = 100  # columns that the text keeps to
 
 def record(rows: Sequence[Row]) -> dict[str, object]:
     """The table for machines."""
-    return {"format": "networks/1", "networks": [asdict(row) for row in rows]}
+    return {
+        "format": "networks/1",
+        "networks": [
+            {
+                **{name: getattr(row, name) for name in ("name", "network", "settings", "input", "classes")},
+                "cost": row.cost.to_json(),
+                "prints": [asdict(one) for one in row.prints],
+            }
+            for row in rows
+        ],
+    }
 
 
 def text(rows: Sequence[Row]) -> str:

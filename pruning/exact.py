@@ -69,8 +69,8 @@ class Pruned:
             "format": FORMAT,
             "removed": {name: [asdict(c) for c in found] for name, found in self.removed.items()},
             "kept": {name: [asdict(k) for k in found] for name, found in self.kept.items()},
-            "cost_before": asdict(self.cost_before),
-            "cost_after": asdict(self.cost_after),
+            "cost_before": {name: int(count) for name, count in self.cost_before.values().items()},
+            "cost_after": {name: int(count) for name, count in self.cost_after.values().items()},
             "proof": asdict(self.proof),
         }
 

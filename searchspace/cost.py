@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from math import comb, prod
 from typing import NamedTuple
@@ -58,6 +58,10 @@ class Cost:
     def receptive_field(self) -> tuple[int, ...]:
         """Counted when asked for: it takes as long as all the rest."""
         return receptive_field(self.architecture)
+
+    def to_json(self) -> dict[str, int]:
+        """Every count, by name."""
+        return {f.name: getattr(self, f.name) for f in fields(self) if f.name != "architecture"}
 
     def values(self) -> dict[str, float]:
         """The counts that a sweep records, by name."""
