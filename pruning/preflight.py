@@ -116,7 +116,7 @@ def runs(module: nn.Module, x: Tensor) -> tuple[bool, float]:
     except PruneError:
         raise
     except Exception as error:  # of a loss that needs labels, or the like
-        for name in before.keys() - reads.read:
+        for name in sorted(before.keys() - reads.read):
             raise PruneError(
                 f"A module must run in training mode if only then it reads {name}, but: {error}"
             ) from error

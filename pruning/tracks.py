@@ -108,7 +108,7 @@ class Tracks(Trace):  # type: ignore[no-untyped-call]
 
     def ran(self, place: Place, func: Any, args: Any, kwargs: Any) -> Any:
         name = place.operation
-        operands = [a for a in tree_flatten((args, kwargs))[0] if isinstance(a, Tensor) and not self._named(a)]
+        operands = [a for a in tree_flatten((args, kwargs))[0] if isinstance(a, Tensor) and not self.named(a)]
         data = [(x, _trails(x), self._line(x)) for x in operands if x.dim()]
         weight = self._weight(name, args)
         out = super().ran(place, func, args, kwargs)
@@ -128,8 +128,8 @@ class Tracks(Trace):  # type: ignore[no-untyped-call]
     def _weight(self, name: str, args: Any) -> str | None:
         """The parameter by which an operation is a layer's."""
         if name == "convolution":
-            return self._whole(args[1])
-        return self._whole(args[-1], transposed=True) if name in ("addmm", "mm") else None
+            return self.whole(args[1])
+        return self.whole(args[-1], transposed=True) if name in ("addmm", "mm") else None
 
     def _line(self, x: Tensor) -> Sequence[int] | None:
         """The slots along axis 1."""

@@ -30,7 +30,20 @@ class Drawn(nn.Module):
 
     KINDS = (
         *("unit", "unit", "unit", "conv", "norm", "act", "depthwise", "max pool", "average pool", "cat", "add", "gate"),
-        *("chunk", "shuffle", "split", "slice", "pad", "scale", "linear", "group norm", "larger", "grow", "drop", "turn"),
+        *(
+            "chunk",
+            "shuffle",
+            "split",
+            "slice",
+            "pad",
+            "scale",
+            "linear",
+            "group norm",
+            "larger",
+            "grow",
+            "drop",
+            "turn",
+        ),
         *("again", "in place", "project", "squeeze", "flip", "stack"),
     )
 
@@ -87,9 +100,13 @@ class Drawn(nn.Module):
             case "add" | "larger" | "in place":
                 sources = (i, same[second % len(same)])
             case "gate":
-                layer = self._layer(nn.Sequential(conv(dims, width, 4, 1, bias=True), nn.ReLU(), conv(dims, 4, width, 1)))
+                layer = self._layer(
+                    nn.Sequential(conv(dims, width, 4, 1, bias=True), nn.ReLU(), conv(dims, 4, width, 1))
+                )
             case "chunk" if width % 2 == 0 and width > 2:
-                layer = self._layer(nn.Sequential(conv(dims, width // 2, width // 2, 1), norm(dims, width // 2), nn.ReLU()))
+                layer = self._layer(
+                    nn.Sequential(conv(dims, width // 2, width // 2, 1), norm(dims, width // 2), nn.ReLU())
+                )
             case "shuffle" if width % 2 == 0 and option % 3 == 0:
                 layer = self._layer(nn.ChannelShuffle(2))
             case "split" if width > 4:
@@ -108,7 +125,11 @@ class Drawn(nn.Module):
                 size = 2 * extent
             case "again":
                 kinds = {d.layer: d for d in self.done if d.kind in ("conv", "unit", "project")}
-                fits = [d for d in kinds.values() if self.widths[d.sources[0]] == width and self.extents[d.sources[0]] == extent]
+                fits = [
+                    d
+                    for d in kinds.values()
+                    if self.widths[d.sources[0]] == width and self.extents[d.sources[0]] == extent
+                ]
                 if not fits:
                     kind = "none"
                 else:
@@ -132,8 +153,10 @@ class Drawn(nn.Module):
             case "max pool":
                 return pools[0](x, 2, 2, padding=option % 2)
             case "average pool":
-                return pools[1](x, 3, 2, padding=1, count_include_pad=bool(option % 2)) if x.shape[-1] % 2 == 0 else (
-                    pools[1](x, 2)
+                return (
+                    pools[1](x, 3, 2, padding=1, count_include_pad=bool(option % 2))
+                    if x.shape[-1] % 2 == 0
+                    else (pools[1](x, 2))
                 )
             case "cat":
                 return torch.cat((x, *others), 1)
@@ -214,7 +237,11 @@ def planted(module: nn.Module, seed: int, share: float = 0.3) -> int:
             if isinstance(part, nn.BatchNorm2d | nn.BatchNorm3d):
                 assert part.running_mean is not None
                 assert part.running_var is not None
-                for tensor, scale, offset in ((part.weight, 0.3, 1.0), (part.bias, 0.5, 0.0), (part.running_mean, 0.3, 0.0)):
+                for tensor, scale, offset in (
+                    (part.weight, 0.3, 1.0),
+                    (part.bias, 0.5, 0.0),
+                    (part.running_mean, 0.3, 0.0),
+                ):
                     tensor.copy_(offset + scale * torch.randn(tensor.shape, generator=rng, dtype=torch.float64))
                 part.running_var.copy_(0.5 + torch.rand(part.running_var.shape, generator=rng, dtype=torch.float64))
             if not isinstance(part, nn.BatchNorm2d | nn.BatchNorm3d | nn.Conv2d | nn.Conv3d | nn.Linear) or not draw(4):

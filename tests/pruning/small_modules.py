@@ -375,10 +375,10 @@ class Sliced(Headed):
     def body(self, x: Tensor) -> Tensor:
         if self.in_place:
             x = x.clone()
-            x[:, :4] = self.part(x[:, :4])
+            x[:, :4] = self.part(x[:, :4].clone())
         else:
             x = torch.cat((self.part(x[:, :4]), x[:, 4:]), 1)
-        x = self.mix(x)
+        x = self.mix(x) * 1.0
         x[:, 0].add_(1.0)
         x.view(len(x), -1).mul_(0.5)
         return self.last(x)

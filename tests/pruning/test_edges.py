@@ -594,7 +594,7 @@ def test_what_fails_leaves_the_module_as_it_was(make: Make, monkeypatch: pytest.
         regroup(network)
     network.get_parameter("body.4.weight").data += state["body.4.weight"]
     monkeypatch.setattr(pruning.regroup, "_layer_error", lambda *_: 0.0)
-    with pytest.raises(PruneError, match="must equal .* to 1e-10"):  # and the whole is measured, too
+    with pytest.raises(PruneError, match=r"must equal .* to 1e-10"):  # and the whole is measured, too
         regroup(network)
     assert all(torch.equal(state[name], tensor) for name, tensor in network.state_dict().items())
 

@@ -17,7 +17,6 @@ from searchspace.architecture import (
     Activation,
     AdaptivePool,
     Add,
-    Architecture,
     Axes,
     Chain,
     Concat,

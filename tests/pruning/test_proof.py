@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-import pruning.trace
+import pruning.moves
 from pruning.exact import remove_dead
 from pruning.graph import Made
 from pruning.places import Place, PruneError, evaluating
@@ -110,13 +110,13 @@ def miswired(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     """miswired(): from then on a shuffle is followed as if its channels came out in another order."""
 
     def wrong() -> None:
-        right = pruning.trace._alike
+        right = pruning.moves._alike
 
         def turned(name: str, *arguments: object) -> torch.Tensor:
             moved: torch.Tensor = right(name, *arguments)  # type: ignore[arg-type]
             return moved.flip(1) if name.endswith("channel_shuffle") else moved
 
-        monkeypatch.setattr(pruning.trace, "_alike", turned)
+        monkeypatch.setattr(pruning.moves, "_alike", turned)
 
     return wrong
 
