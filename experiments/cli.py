@@ -6,6 +6,7 @@ Results go to stdout, progress and errors to stderr. Exit codes: 0 done, 1 faile
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import sys
@@ -152,6 +153,7 @@ def space_command(sweep: SweepName, as_json: Json = False) -> None:
         narrator.status("drawing members of the space")
         space = open_space(config.space, input=data.input, classes=data.classes)
         seeds_of(config, data)
+        gc.freeze()
         report = survey(space, config.limits, rng=Random(config.seed))
     if as_json:
         emit(report.to_json())
@@ -212,6 +214,7 @@ def search_command(
             else:
                 print("\n".join(lines))
             return
+        gc.freeze()  # what was imported stays: the collector took up to a quarter of screening looking through it
         outcome = run_search(config, out, narrator)
     if as_json:
         emit(json.loads((out / "front.json").read_text()))

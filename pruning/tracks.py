@@ -95,7 +95,7 @@ class Tracks(Trace):  # type: ignore[no-untyped-call]
     """
 
     def __init__(self, module: nn.Module, graph: Graph) -> None:
-        super().__init__(module, graph, run="eval")
+        super().__init__(module, graph, title="eval")
         self.homes = homes(module)
         self.tracks: list[Track] = []
         self.reads: dict[str, list[Trail]] = defaultdict(list)

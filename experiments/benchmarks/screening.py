@@ -8,6 +8,7 @@ One core, CPU seconds, caches cold at the start. The trace side builds each netw
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import time
 from concurrent.futures import ProcessPoolExecutor
@@ -36,6 +37,7 @@ def measure(preset: str, candidates: int, traced: int) -> dict[str, object]:
     limits = Limits(costs=costs)
     rng = Random(0)
     digests = set()
+    gc.freeze()  # as the `nas` command does
     start = time.process_time()
     members = []
     for _ in range(candidates):
