@@ -456,6 +456,7 @@ def prune_dead_command(
         Path | None, typer.Option(metavar="FILE", help="A .safetensors file. \\[pruned/NAME, or in OUT with --trial]")
     ] = None,
     seconds: Annotated[float, typer.Option(min=1.0, help="Time limit.")] = 600.0,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would leave, write nothing.")] = False,
     tracking_uri: TrackingUri = None,
     as_json: Json = False,
 ) -> None:
@@ -470,7 +471,9 @@ def prune_dead_command(
         from experiments.prune import default_file, lines, prune_dead, prune_trial
 
         narrator.status("looking for dead channels, proving the removal")
-        if trial is not None:
+        if dry_run:
+            pruned, record = prune_dead(found, None, data, seconds=seconds)
+        elif trial is not None:
             pruned, record = prune_trial(found, Path(model), trial, data, narrator.say, tracking_uri, seconds)
         else:
             pruned, record = prune_dead(found, out or default_file(found), data, seconds=seconds)

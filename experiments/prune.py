@@ -27,17 +27,17 @@ CHOOSING: tuple[Split, ...] = ("train", "val")  # test images choose nothing
 
 
 def prune_dead(
-    model: Model, out: Path, data_name: str | None = None, *, seed: int = 0, seconds: float = SECONDS
+    model: Model, out: Path | None, data_name: str | None = None, *, seed: int = 0, seconds: float = SECONDS
 ) -> tuple[Pruned, dict[str, object]]:
     """Take the dead, constant and doubled channels out of `model`; (the pruned, what was written).
 
     With data, channels that are constant on all of its training and validation images go too, and accuracies before
     and after are measured. Writes `out`, a .safetensors file that opens as a model again, beside it the record with
-    the proof (.json), and a network's architecture; nothing where nothing can be removed.
+    the proof (.json), and a network's architecture; nothing where `out` is None or nothing can be removed.
     """
-    if model.factory is not None:
+    if model.factory is not None and out is not None:
         refuse_unnameable(model.factory)
-    if out.suffix != ".safetensors":
+    if out is not None and out.suffix != ".safetensors":
         raise ModelError(f"--out: must be a .safetensors file (got {out}).")
     data = None if data_name is None else _fitting(model, data_name, seed)
     images = None if data is None else _images(data, model.input[1:])
@@ -50,7 +50,7 @@ def prune_dead(
             for when, module in (("before", model.module), ("after", pruned.network)):
                 record[f"{split}_accuracy_{when}"] = accuracy(module, data, split, model.input[1:])
     paths: list[Path] = []
-    if pruned.removed:
+    if pruned.removed and out is not None:
         paths = [out, out.with_suffix(".json")]
         save_model(out, model, pruned.network, {"proof": json.dumps(asdict(pruned.proof))})
         write_json(paths[1], record)

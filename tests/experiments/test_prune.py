@@ -150,6 +150,16 @@ def test_nothing_to_remove_is_said_and_no_file_is_written(nas: Nas, folder: Path
     assert listed(folder) == before
 
 
+def test_a_dry_run_says_what_would_leave_and_writes_nothing(nas: Nas, folder: Path) -> None:
+    before = listed(folder)
+    for model in ("net.safetensors", "prunable:unsaid --input 1x8x8"):
+        code, out, _ = nas("dead", *model.split(), "--dry-run")
+        assert code == 0
+        assert "Removed" in out
+        assert "wrote" not in out
+    assert listed(folder) == before
+
+
 def test_edges_are_reported_and_regrouped(nas: Nas, folder: Path) -> None:
     code, out, _ = nas("edges", "prunable:lively", "--input", "1x8x8")
     assert code == 0
