@@ -106,7 +106,7 @@ def process(folder: Path, *words: str, **variables: str) -> subprocess.Completed
         text=True,
         cwd=folder,
         env={**clean, "PYTHONPATH": str(Path(cli.__file__).parents[1]), **variables},
-        timeout=55,
+        timeout=200,  # the limit of a test is pytest's: 60 s, and 600 s where it is slow
         check=False,
     )
     assert "Traceback" not in done.stderr, done.stderr

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 RECORDS = Path(__file__).parents[2] / "experiments" / "benchmarks"
-RAY_OR_TRAINING = {"overhead", "memory", "samplers", "start"}
+LONG = {"overhead", "memory", "samplers", "start", "dead"}  # Ray, training, torchvision: the full tier has it
 NAMES = [
-    pytest.param(path.stem, marks=[pytest.mark.slow, pytest.mark.timeout(600)] if path.stem in RAY_OR_TRAINING else [])
+    pytest.param(path.stem, marks=[pytest.mark.slow, pytest.mark.timeout(600)] if path.stem in LONG else [])
     for path in sorted(RECORDS.glob("*.py"))
     if path.stem != "__init__"
 ]
