@@ -26,6 +26,7 @@ from pruning.proof import Proof, prove
 from pruning.trace import trace
 from searchspace.architecture import Architecture
 from searchspace.cost import Cost
+from searchspace.factory import one_line
 from searchspace.network import Network, read_architecture
 
 FORMAT = "pruned/1"
@@ -179,7 +180,7 @@ def _narrowed(
             with evaluating(pruned, heads=with_heads):
                 pruned(x.clone())
     except Exception as error:  # whatever code that is not ours raises
-        raise PruneError(f"The narrower network must run as the one given does, but: {error}") from error
+        raise PruneError(f"The narrower network must run as the one given does, but: {one_line(error)}") from error
     return pruned, cuts, merged
 
 

@@ -15,6 +15,7 @@ from torch.utils._pytree import tree_flatten
 from pruning.places import Place, Places, PruneError, evaluating, tensors
 from searchspace.architecture import ArchitectureError
 from searchspace.cost import Cost, cost, trace_flops
+from searchspace.factory import one_line
 from searchspace.network import Network, read_architecture
 
 
@@ -78,7 +79,7 @@ def copied(network: nn.Module) -> nn.Module:
     try:
         return copy.deepcopy(network).cpu().double()
     except Exception as error:  # a tensor that it keeps from a run, a lock, or the like
-        raise PruneError(f"A network to prune must be one that copy.deepcopy copies, but: {error}") from error
+        raise PruneError(f"A network to prune must be one that copy.deepcopy copies, but: {one_line(error)}") from error
 
 
 def fitting(x: Tensor, size: tuple[int, ...]) -> Tensor:
@@ -104,7 +105,9 @@ def runs(module: nn.Module, x: Tensor) -> tuple[bool, float]:
     except PruneError:
         raise
     except Exception as error:  # whatever code that is not ours raises
-        raise PruneError(f"A module must run on inputs of {tuple(x.shape)} in float64, but: {error}") from error
+        raise PruneError(
+            f"A module must run on inputs of {tuple(x.shape)} in float64, but: {one_line(error)}"
+        ) from error
     took = time.monotonic() - started
     if not plain:
         raise PruneError("A module must return a tensor of floating-point numbers, or several, but it returns none.")
@@ -119,7 +122,7 @@ def runs(module: nn.Module, x: Tensor) -> tuple[bool, float]:
     except Exception as error:  # of a loss that needs labels, or the like
         for name in sorted(before.keys() - reads.read):
             raise PruneError(
-                f"A module must run in training mode if only then it reads {name}, but: {error}"
+                f"A module must run in training mode if only then it reads {name}, but: {one_line(error)}"
             ) from error
     for name, parameter in module.named_parameters():
         if not torch.equal(parameter, before[name]):

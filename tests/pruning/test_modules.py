@@ -441,10 +441,10 @@ class OfMapping(small.Plain):
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda: small.Checked(2), "must run as the one given does, but: Expected 12 channels, but got 8"),
+        (lambda: small.Checked(2), "must run as the one given does, but: .*: Expected 12 channels, but got 8"),
         (lambda: small.NoGrad(2, inference=True), "must not run under torch.inference_mode"),
         (lambda: WritesWeights(2), "must not write into its parameters as it runs, but it writes head.weight"),
-        (lambda: NeedsLabels(2), "must run in training mode if only then it reads aux.bias, but: labels, please"),
+        (lambda: NeedsLabels(2), "must run in training mode if only then it reads aux.bias, but: .*: labels, please"),
         (lambda: Hiding(2), "must return tensors, in lists, tuples, mappings or dataclasses, but there is a list_iter"),
         (lambda: OfMapping(2), r"must run on inputs of \(2, 3, 8, 8\) in float64, but"),
         (lambda: small.Plain(3), r"must run on inputs of \(2, 3, 8, 8\) in float64, but"),
