@@ -8,12 +8,14 @@ import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from dashboards.look import GRID, blank, wrapped
 from dashboards.picture import (
     BLUE,
     FLOOR,
     GREY,
     INK,
     LABELS,
+    LEDGE,
     ORANGE,
     SCALE,
     VERMILLION,
@@ -23,6 +25,7 @@ from dashboards.picture import (
     drawn,
     is_log,
     picture_of,
+    quiet,
     ticks,
     value_text,
 )
@@ -32,6 +35,9 @@ from nas.results import Result
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
+
+RING = "#7B8591"  # of a dot, on a light page and on a dark one
+MANY, LINES = 500, 3  # of more points than so many, a hover tells the first lines of the words: a page must stay light
 
 
 def front_figure(
@@ -46,28 +52,29 @@ def front_figure(
     import plotly.graph_objects as go
 
     p = picture_of(results, objectives, limits)
-    figure = go.Figure()
-    quiet = {"size": 7, "color": GREY, "opacity": 0.6, "line": {"width": 0}}
-    figure.add_trace(_dots(go, p, p.dominated, "fully trained, dominated", marker=quiet))
+    figure = blank(p.title)
+    dots = {"size": 7, "color": GREY, "opacity": 0.6, "line": {"width": 0}}
+    figure.add_trace(_dots(go, p, p.dominated, "fully trained, dominated", marker=dots))
     strong: dict[str, object] = {"size": 11, "color": BLUE, "line": {"width": 1.5, "color": "white"}}
     if p.colour is not None:
         bar = {"title": {"text": LABELS.get(p.colour.name, p.colour.name), "side": "right"}, "thickness": 12}
         bar |= _colour_ticks(p)
         values = [_shade(p.colour, r) for r in p.members]
         strong |= {"size": 13, "color": values, "colorscale": SCALE, "colorbar": bar, "showscale": bool(values)}
-        strong |= {"line": {"width": 0.8, "color": INK}}
+        strong |= {"line": {"width": 1, "color": RING}}
     line = {"color": BLUE, "width": 2.5, "shape": "hv"}
     mode = "lines+markers" if p.colour is None else "markers"
     figure.add_trace(_dots(go, p, p.members, "front", marker=strong, line=line, mode=mode))
     if p.seeds:
         figure.add_trace(_names(go, p))
-    for rows, name, colour, symbol in (
-        (p.stopped, "stopped early", ORANGE, "line-ns"),
-        (p.failed, "failed", VERMILLION, "x-thin"),
+    for rows, name, colour, symbol, height in (
+        (p.stopped, "stopped early", ORANGE, "line-ns", FLOOR),
+        (p.failed, "failed", VERMILLION, "x-thin", LEDGE),
     ):
         if rows:
-            marker = {"size": 8, "symbol": symbol, "line": {"width": 1.5, "color": colour}}
-            figure.add_trace(_dots(go, p, rows, name, marker=marker, on_floor=True))
+            marker = {"size": 8, "symbol": symbol, "opacity": quiet(len(rows))}
+            marker |= {"line": {"width": 1.2, "color": colour}}
+            figure.add_trace(_dots(go, p, rows, name, marker=marker, height=height))
     _frame(figure, p)
     return figure
 
@@ -86,21 +93,15 @@ def _colour_ticks(p: Picture) -> dict[str, object]:
     return {"tickvals": [math.log10(v) for v in marks], "ticktext": [short(v) for v in marks]}
 
 
-def _hover(result: Result) -> str:
+def _hover(result: Result, most: int | None) -> str:
     values = [f"{brief(n)} {value_text(n, v)}" for n, v in result.values.items()]
     if not (result.final and result.state == "complete"):
         values = [v.replace("validation accuracy", f"accuracy at epoch {result.epoch}, not final,") for v in values]
         values.insert(0, f"{'failed' if result.state == 'failed' else 'stopped'} at epoch {result.epoch}")
-    lines = textwrap.wrap(result.words, 64) or ["(no words)"]
-    lines = [
-        f"<b>{html.escape(result.title)}</b>",
-        *(html.escape(line) for line in lines),
-        "",
-        *map(html.escape, values),
-    ]
+    lines = [f"<b>{html.escape(result.title)}</b>", *wrapped(result.words, most), "", *map(html.escape, values)]
     if result.error:
         lines.append(html.escape(textwrap.shorten(result.error.strip().splitlines()[-1], 80)))
-    worker = f"{result.worker.node} · process {result.worker.pid} · {result.worker.device} · seed {result.seed}"
+    worker = f"{result.worker.node[:12]} · process {result.worker.pid} · {result.worker.device} · seed {result.seed}"
     return "<br>".join([*lines, "", html.escape(worker)])
 
 
@@ -113,15 +114,15 @@ def _dots(
     marker: Mapping[str, object],
     line: Mapping[str, object] | None = None,
     mode: str = "markers",
-    on_floor: bool = False,
+    height: float | None = None,
 ) -> go.Scatter:
-    """One trace, at the objective's values or on the picture's floor."""
+    """One trace, at the objective's values or at one `height` of the picture."""
     x = [drawn(p, p.x, r) for r in rows]
     return go.Scatter(  # type: ignore[attr-defined]
         x=x,
-        y=[FLOOR] * len(rows) if on_floor else [drawn(p, p.y, r) for r in rows],
-        yaxis="y2" if on_floor else "y",
-        text=[_hover(r) for r in rows],
+        y=[drawn(p, p.y, r) for r in rows] if height is None else [height] * len(rows),
+        yaxis="y" if height is None else "y2",
+        text=[_hover(r, LINES if len(rows) > MANY else None) for r in rows],
         hovertemplate="%{text}<extra></extra>",
         name=f"{name} ({len(rows)})",
         mode=mode,
@@ -140,29 +141,17 @@ def _names(go: object, p: Picture) -> go.Scatter:
         hoverinfo="skip",
         name=f"published ({len(p.seeds)})",
         mode="markers+text",
-        marker={"size": 16, "symbol": "diamond-open", "color": INK, "line": {"width": 1.5}},
+        marker={"size": 16, "symbol": "diamond-open", "color": RING, "line": {"width": 1.5}},
     )
 
 
 def _frame(figure: go.Figure, p: Picture) -> None:
-    """Axes, limits, title."""
-    grid = {"gridcolor": "rgba(128,128,128,0.18)", "zeroline": False, "automargin": True}
-    figure.update_layout(
-        template="none",
-        paper_bgcolor="rgba(0,0,0,0)",
-        plot_bgcolor="rgba(0,0,0,0)",
-        font={"family": "system-ui, sans-serif", "size": 14, "color": INK},
-        title={"text": p.title, "x": 0, "xref": "paper", "y": 0.97, "yanchor": "top", "font": {"size": 16}},
-        legend={"orientation": "h", "x": 0, "xanchor": "left", "y": 1.01, "yanchor": "bottom"},
-        margin={"l": 60, "r": 20, "t": 80, "b": 60},
-        modebar={"bgcolor": "rgba(0,0,0,0)", "color": GREY, "activecolor": BLUE},
-        hoverlabel={"bgcolor": "white", "bordercolor": BLUE, "align": "left", "font": {"size": 13, "color": INK}},
-        yaxis2={"overlaying": "y", "range": [0, 1], "visible": False, "fixedrange": True},
-        uirevision="front",
-    )
+    """Axes and limits; the marks on the floor lie on an axis of their own."""
+    floor = {"overlaying": "y", "range": [0, 1], "visible": False, "fixedrange": True}
+    figure.update_layout(yaxis2=floor, uirevision="front")
     for axis, objective in (("xaxis", p.x), ("yaxis", p.y)):
         low, high = p.span(objective)
-        settings = grid | {"title": {"text": axis_label(p, objective)}, "range": [low, high]}
+        settings: dict[str, object] = GRID | {"title": {"text": axis_label(p, objective)}, "range": [low, high]}
         if is_log(objective):
             marks = ticks(low, high)
             settings |= {"type": "log", "range": [math.log10(low), math.log10(high)]}
@@ -172,7 +161,8 @@ def _frame(figure: go.Figure, p: Picture) -> None:
     aside = {"showarrow": False, "font": {"size": 13}}
     if (limit := p.limits.get(p.x.name)) is not None:
         figure.add_vline(limit, line=dashed)
-        place = {"x": math.log10(limit), "xanchor": "right", "y": 0, "yref": "paper", "yanchor": "bottom"}
+        place = {"x": math.log10(limit), "xanchor": "right", "y": 0.01 + LEDGE, "yref": "paper"}
+        place |= {"yanchor": "bottom"}
         figure.add_annotation(text=f"limit {short(limit)} ", **place, **aside)
     if (limit := p.limits.get(p.y.name)) is not None:
         figure.add_hline(limit, line=dashed)

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from dashboards.page import PAGE
+from dashboards.look import GRID, blank
+from dashboards.page import PAGE, library, plot, table
 from dashboards.picture import BLUE, GREY, INK, ORANGE
 from pruning.report import HEAD, Layer, Report
 
@@ -29,28 +30,17 @@ def inspection_html(report: Report, title: str, note: str = "") -> str:
     """The page of a report; plotly.js is inside. `note` is a line under the title."""
     said = f"{note} What is removable is not known: {report.refusal}".strip() if report.refusal else note
     figures = [apoz_figure(report), edges_figure(report), correlation_figure(report)]
-    settings = {"displaylogo": False, "responsive": True}
-    plots = [
-        figure.to_html(full_html=False, include_plotlyjs=i == 0, config=settings) for i, figure in enumerate(figures)
-    ]
-    head = "".join(f"<th>{html.escape(word)}</th>" for word in HEAD)
-    body = "\n".join(
-        "<tr>"
-        + "".join(f"<td>{html.escape(c)}</td>" for c in row[:-1])
-        + f'<td class="words">{html.escape(row[-1])}</td></tr>'
-        for row in report.rows()
-    )
-    table = f"<table><tr>{head}</tr>\n{body}\n</table>\n<p>{html.escape(report.reading)}</p>"
-    return PAGE.format(title=html.escape(title), note=html.escape(said), plot="\n".join([MENU, *plots]), table=table)
+    rows = [[html.escape(cell) for cell in row] for row in report.rows()]
+    below = [table(HEAD, rows, words=True), f"<p>{html.escape(report.reading)}</p>"]
+    body = "\n".join([MENU, library(), *map(plot, figures), *below])
+    return PAGE.format(title=html.escape(title), note=html.escape(said), body=body)
 
 
 def apoz_figure(report: Report) -> go.Figure:
     """A histogram a layer: how many of its channels have how many zeros after the activation."""
-    import plotly.graph_objects as go
-
     layers = [layer for layer in report.layers if layer.apoz]
     counts = torch.stack([torch.histc(torch.tensor(layer.apoz), BINS, 0, 1) for layer in layers]) if layers else None
-    figure = go.Figure()
+    figure = blank("")
     if counts is not None:
         shares = counts / counts.sum(1, keepdim=True)
         figure.add_heatmap(
@@ -73,8 +63,6 @@ def apoz_figure(report: Report) -> go.Figure:
 
 def edges_figure(report: Report) -> go.Figure:
     """A bar a layer: the share of edges that are zero or negligible, and of pairs that correlate weakly."""
-    import plotly.graph_objects as go
-
     layers = [layer for layer in report.layers if layer.edges is not None]
     names = [layer.name for layer in layers]
     zero, negligible = (
@@ -83,7 +71,7 @@ def edges_figure(report: Report) -> go.Figure:
     )
     weak = [(layer.name, layer.weak.share, layer.weak.power) for layer in layers if layer.weak]
     limits = report.thresholds
-    figure = go.Figure()
+    figure = blank("")
     bar = {"orientation": "h", "y": names}
     tip = "%{y}: %{x:.1%} zero<extra></extra>"
     figure.add_bar(x=zero, name="zero edges", marker_color=BLUE, hovertemplate=tip, **bar)
@@ -114,12 +102,10 @@ def correlation_figure(report: Report, layer: str | None = None) -> go.Figure:
     Rows and columns stand in the order of the groups that the strong pairs support, where those are more than there
     are. Raises `ValueError` for a `layer` without a matrix.
     """
-    import plotly.graph_objects as go
-
     known = {found.name: found for found in report.layers if found.weak is not None}
     if layer is not None and layer not in known:
         raise ValueError(f"`layer` must be one with correlations, {', '.join(known)}, but got {layer!r}.")
-    figure = go.Figure()
+    figure = blank("")
     if not known:
         _frame(figure, "No layer has pairs to correlate", "", 0)
         return figure
@@ -186,16 +172,9 @@ def _labels(numbers: Sequence[int], step: int) -> list[str]:
 def _frame(figure: go.Figure, title: str, across: str, layers: int) -> None:
     """Title, axes, and a height that gives each layer room."""
     figure.update_layout(
-        template="none",
-        paper_bgcolor="rgba(0,0,0,0)",
-        plot_bgcolor="rgba(0,0,0,0)",
-        font={"family": "system-ui, sans-serif", "size": 13, "color": INK},
-        title={"text": title, "x": 0, "xref": "paper", "y": 1, "yref": "container", "yanchor": "top", "pad": {"t": 14}},
-        margin={"l": 60, "r": 20, "t": 80, "b": 60},
+        font={"size": 13},
+        title={"text": title, "y": 1, "yref": "container", "pad": {"t": 14}},
         height=160 + 24 * max(layers, 4),
-        modebar={"bgcolor": "rgba(0,0,0,0)", "color": GREY, "activecolor": BLUE},
-        hoverlabel={"bgcolor": "white", "bordercolor": BLUE, "align": "left", "font": {"size": 13, "color": INK}},
     )
-    grid = {"gridcolor": "rgba(128,128,128,0.18)", "zeroline": False, "automargin": True}
-    figure.update_xaxes(title={"text": across}, **grid)
-    figure.update_yaxes(autorange="reversed", type="category", **grid)
+    figure.update_xaxes(title={"text": across}, **GRID)
+    figure.update_yaxes(autorange="reversed", type="category", **GRID)

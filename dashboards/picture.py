@@ -27,7 +27,7 @@ LABELS = {
 }
 BLUE, GREY, ORANGE, VERMILLION, INK = "#0072B2", "#9AA3AD", "#E69F00", "#D55E00", "#374151"
 SCALE = "cividis"
-FLOOR = 0.025  # where marks without a final accuracy lie, as a share of the picture's height
+FLOOR, LEDGE = 0.025, 0.06  # where what stopped and what failed lies, as shares of the picture's height
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,7 @@ class Picture:
         return f"{len(self.members)} on the front, of {trained} fully trained{more}"
 
     def span(self, objective: Objective) -> tuple[float, float]:
-        """The range of an axis: everything drawn on it, with some air. Accuracies end at 0 and 1."""
+        """The range of an axis: everything drawn on it, with some air, more below. Accuracies end at 0 and 1."""
         rows = self.members + self.dominated + (self.stopped + self.failed if objective == self.x else [])
         seen = [v for r in rows if math.isfinite(v := r.values.get(objective.name, math.nan))]
         seen += [self.limits[objective.name]] if objective.name in self.limits else []
@@ -74,7 +74,7 @@ class Picture:
             return low / air, high * air
         low, high = min(seen, default=0.0), max(seen, default=1.0)
         air = max((high - low) * 0.08, 0.05)
-        return max(low - air, -0.01), min(high + air, 1.01)
+        return max(low - 1.6 * air, -0.01), min(high + air, 1.01)
 
 
 def picture_of(
@@ -96,6 +96,11 @@ def picture_of(
         failed=[r for r in rows if r.state == "failed"],
         limits=limits or {},
     )
+
+
+def quiet(count: int) -> float:
+    """The opacity of `count` marks that lie over each other: many make no block."""
+    return max(0.3, min(1.0, 100 / max(count, 1)))
 
 
 def is_log(objective: Objective) -> bool:

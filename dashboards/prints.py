@@ -1,9 +1,8 @@
-"""PNGs for a README or a tracker: the front, and hypervolume over trials."""
+"""The front as a PNG, for a README or a tracker."""
 
 from __future__ import annotations
 
 import math
-import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,18 +13,19 @@ from dashboards.picture import (
     GREY,
     INK,
     LABELS,
+    LEDGE,
     ORANGE,
     SCALE,
     VERMILLION,
     Picture,
     axis_label,
-    brief,
     drawn,
     is_log,
     picture_of,
+    quiet,
     ticks,
 )
-from nas.pareto import OBJECTIVES, Objective
+from nas.pareto import Objective
 from nas.quantities import short
 from nas.results import Result
 
@@ -39,7 +39,7 @@ def front_png(
 ) -> None:
     """The same picture as `front_figure`, 1440 x 880 pixels, for a README or a tracker."""
     p = picture_of(results, objectives, limits)
-    figure, axes = _canvas()
+    figure, axes = canvas()
     if p.dominated:
         axes.scatter(*_xy(p, p.dominated), s=22, color=GREY, alpha=0.6, linewidths=0, label="fully trained, dominated")
     if p.members:
@@ -57,15 +57,18 @@ def front_png(
             }
             axes.annotate(r.title, place, fontsize=9, color=INK, zorder=6, **aside)  # type: ignore[arg-type]
     floor = axes.get_xaxis_transform()  # x in data, y in shares of the height
-    for rows, name, colour, mark in ((p.stopped, "stopped early", ORANGE, "|"), (p.failed, "failed", VERMILLION, "x")):
+    for rows, name, colour, mark, height in (
+        (p.stopped, "stopped early", ORANGE, "|", FLOOR),
+        (p.failed, "failed", VERMILLION, "x", LEDGE),
+    ):
         costs = [v for r in rows if math.isfinite(v := drawn(p, p.x, r))]
         if costs:
-            heights = [FLOOR] * len(costs)
-            axes.scatter(costs, heights, 34, colour, marker=mark, linewidths=1.4, transform=floor, label=name)
+            look = {"marker": mark, "linewidths": 1.2, "alpha": quiet(len(costs)), "transform": floor}
+            axes.scatter(costs, [height] * len(costs), 34, colour, label=name, **look)  # type: ignore[arg-type]
     dashed = (0, (4, 3))
     if (limit := p.limits.get(p.x.name)) is not None:
         axes.axvline(limit, color=INK, linewidth=1, linestyle=dashed, zorder=1)
-        axes.text(limit, 0.015, f"limit {short(limit)} ", transform=floor, ha="right", va="bottom", color=INK)
+        axes.text(limit, 0.01 + LEDGE, f"limit {short(limit)} ", transform=floor, ha="right", va="bottom", color=INK)
     if (limit := p.limits.get(p.y.name)) is not None:
         axes.axhline(limit, color=INK, linewidth=1, linestyle=dashed, zorder=1)
         sides = axes.get_yaxis_transform()
@@ -80,7 +83,12 @@ def front_png(
         axis.set_label_text(axis_label(p, objective), color=INK)
     axes.set_title(p.title, loc="left", color=INK, fontsize=12, pad=26)
     if axes.get_legend_handles_labels()[0]:
-        axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=5, frameon=False, borderpad=0.2, labelcolor=INK)
+        legend = axes.legend(
+            loc="lower left", bbox_to_anchor=(0, 1), ncols=5, frameon=False, borderpad=0.2, labelcolor=INK
+        )
+        for handle in legend.legend_handles:
+            if handle is not None:
+                handle.set_alpha(1)
     figure.savefig(path)
 
 
@@ -105,37 +113,11 @@ def _draw_front(figure: matplotlib.figure.Figure, axes: matplotlib.axes.Axes, p:
         bar.ax.minorticks_off()
 
 
-def hypervolume_png(path: Path, history: Sequence[tuple[int, float]], reference: Mapping[str, float]) -> None:
-    """Hypervolume over the number of finished trials, as `nas.pareto.hypervolume_history` gives it.
-
-    The reference point is written into the picture: values compare under one reference only.
-    """
-    from matplotlib.ticker import MaxNLocator
-
-    figure, axes = _canvas()
-    counts, values = [n for n, _ in history], [v for _, v in history]
-    axes.step(counts, values, where="post", color=BLUE, linewidth=2)
-    axes.fill_between(counts, values, step="post", color=BLUE, alpha=0.08, linewidth=0)
-    if len(history) == 1:
-        axes.scatter(counts, values, s=56, color=BLUE)
-    if not history:
-        axes.text(0.5, 0.5, "No finished trial yet", transform=axes.transAxes, ha="center", color=INK, fontsize=12)
-    units = [brief(n) if OBJECTIVES[n].maximize else f"decades of {brief(n)}" for n in reference]
-    corner = ", ".join(f"{brief(n)} {short(v)}" for n, v in reference.items())
-    axes.set_xlabel("finished trials", color=INK)
-    axes.set_ylabel("hypervolume\n" + textwrap.fill(" × ".join(units), 40), color=INK)
-    axes.set_title(f"Hypervolume, from the reference {corner}", loc="left", color=INK, fontsize=12)
-    axes.set_ylim(0, max(values, default=0.0) * 1.08 or 1.0)
-    axes.set_xlim(0, max(counts, default=10) * 1.02)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    figure.savefig(path)
-
-
 def _xy(p: Picture, rows: list[Result]) -> tuple[list[float], list[float]]:
     return [drawn(p, p.x, r) for r in rows], [drawn(p, p.y, r) for r in rows]
 
 
-def _canvas() -> tuple[matplotlib.figure.Figure, matplotlib.axes.Axes]:
+def canvas() -> tuple[matplotlib.figure.Figure, matplotlib.axes.Axes]:
     """A figure of its own on the Agg backend: no pyplot, no global state, no display."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from experiments.import_command import import_command
+
 if TYPE_CHECKING:
     from experiments.models import Model
     from experiments.terminal import Narrator
@@ -170,7 +172,12 @@ def search_command(
     trials: Annotated[int | None, typer.Option(min=1, max=10**9, help="Trials in all.")] = None,
     hours: Annotated[float | None, typer.Option(min=0.0, help="Stop proposing after so many hours.")] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Epochs a trial trains for.")] = None,
-    sampler: Annotated[str | None, typer.Option(help="tpe, nsga2 or random.")] = None,
+    sampler: Annotated[
+        str | None, typer.Option(help="surrogate, moasha, screen, random, tpe, nsga2, evolution or local.")
+    ] = None,
+    rungs: Annotated[
+        bool | None, typer.Option("--rungs/--no-rungs", help="Stop early what others outrank. \\[as the sampler does]")
+    ] = None,
     seed: Annotated[int | None, typer.Option(min=0, max=2**32 - 1)] = None,
     address: Address = None,
     cpus_per_trial: Annotated[float | None, typer.Option(min=0.0)] = None,
@@ -197,6 +204,7 @@ def search_command(
             },
             tracking={"uri": tracking_uri},
             plain={"sampler": sampler, "seed": seed},
+            rungs=rungs,
         )
         narrator.status("loading the libraries")
         from experiments.progress import continuing, describe, run_search, show_outcome
@@ -235,10 +243,12 @@ def override(
     budget: dict[str, object] | None = None,
     training: dict[str, object] | None = None,
     plain: dict[str, object] | None = None,
+    rungs: bool | None = None,
 ) -> Sweep:
     """The sweep with what the command line says; None says nothing."""
     from dataclasses import replace
 
+    from nas.rungs import halving
     from nas.sweep import SAMPLERS, SweepError, ray_share
     from searchspace.choices import meant
 
@@ -260,7 +270,11 @@ def override(
         workers=replace(sweep.workers, **said(workers)),  # type: ignore[arg-type]
         tracking=replace(sweep.tracking, **said(tracking)),  # type: ignore[arg-type]
         **said(plain),  # type: ignore[arg-type]
+        rungs=sweep.rungs if rungs is None else (sweep.halving or halving()) if rungs else None,
     )
+
+
+app.command("import")(import_command)
 
 
 @app.command("front")

@@ -6,12 +6,12 @@ import shlex
 import signal
 import sys
 import time
-from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from experiments.report import front_table, no_front, write_report
+from dashboards.fates import fates
+from experiments.report import begun, front_table, no_front, write_report
 from experiments.terminal import Narrator
 from nas.quantities import duration, short
 from nas.results import Result
@@ -28,25 +28,34 @@ def describe(sweep: Sweep, out: Path) -> list[str]:
     if sweep.limits.latency_ms is not None:
         limits.append(f"latency <= {sweep.limits.latency_ms:g} ms")
     bounds = {name: getattr(sweep.budget, name) for name in ("trials", "epochs", "hours", "gpu_hours")}
-    budget = [f"{bound} {name}" for name, bound in bounds.items() if bound is not None]
+    budget = [f"{bound} {name.replace('gpu_', 'GPU ')}" for name, bound in bounds.items() if bound is not None]
     here = "workers    this process: one trial at a time, and no limit of time on an epoch"
     workers = [here] if sweep.workers.address == "inprocess" else []
-    seeds = [f"seeds      {', '.join(map(call, sweep.seeds))}, trained first"] if sweep.seeds else []
+    seeds = [f"seeds      {', '.join(map(call, sweep.seeds))}, trained first, to their end"] if sweep.seeds else []
     return [
         f"sweep      {sweep.name} on {sweep.data}, into {out}",
         f"objectives {', '.join(sweep.objectives)}",
         f"limits     {', '.join(limits) or 'none'}",
-        f"budget     {', '.join(budget)} of {sweep.training.epochs} epochs, proposed by {sweep.sampler}",
+        f"budget     {' or '.join(budget)}, proposed by {sweep.sampler}",
+        _training(sweep),
         *workers,
         *seeds,
     ]
+
+
+def _training(sweep: Sweep) -> str:
+    if sweep.halving is None or not sweep.levels[:-1]:
+        return f"training   {sweep.training.epochs} epochs, every trial"
+    eta = sweep.halving.eta
+    best: dict[float, str] = {2: "the better half", 3: "the best third", 4: "the best quarter"}
+    return f"rungs      {', '.join(map(str, sweep.levels))} epochs, {best.get(eta, f'the best {1 / eta:.0%}')} goes on"
 
 
 def run_search(sweep: Sweep, out: Path, narrator: Narrator) -> Outcome:
     """The search with its progress told; SIGTERM ends it as Ctrl-C does."""
     narrator.status("surveying the space, starting workers")
     with _terminated_as_interrupted():
-        return search(sweep, out, watch=_Watch(narrator), say=narrator.say, report=write_report)
+        return search(sweep, out, watch=Watch(narrator), say=narrator.say, report=write_report)
 
 
 @contextmanager
@@ -61,54 +70,67 @@ def _terminated_as_interrupted() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-class _Watch:
+class Watch:
     """Tells of each trial that came in, and where the search stands."""
 
-    def __init__(self, narrator: Narrator) -> None:
-        self.narrator = narrator
-        self.start = time.monotonic()
-        self.done_before: int | None = None
+    def __init__(self, narrator: Narrator, clock: Callable[[], float] = time.monotonic) -> None:
+        self.narrator, self.clock = narrator, clock
+        self.start = clock()
+        self.first: tuple[float, int] | None = None  # when the first status came, and what of the budget was spent then
 
     def __call__(self, status: Status) -> None:
-        if self.done_before is None:
-            self.done_before = status.done - sum(row.kind == "trial" for row in status.new)
-        members = {row.trial for row in status.front}
+        now, members = self.clock(), {row.trial for row in status.front}
         for row in status.new:
-            self.narrator.say(_trial_line(row, row.trial in members))
-        elapsed, here = time.monotonic() - self.start, status.done - self.done_before
-        best = max((row.values.get("accuracy", 0.0) for row in status.front), default=0.0)
-        parts = [
+            self.narrator.say(trial_line(row, status.levels, row.trial in members))
+        by_epochs = status.epochs_total is not None
+        spent, total = (status.epochs, status.epochs_total) if by_epochs else (status.done, status.total)
+        self.first = self.first or (now, spent)
+        since, before = self.first
+        known = total is not None and before < spent < total  # promotions may go on when all trials have begun
+        left = (now - since) / (spent - before) * (total - spent) if total and known else None
+        self.narrator.status(status_line(status, now - self.start, left))
+
+
+def status_line(status: Status, elapsed_s: float, left_s: float | None) -> str:
+    """Where a search stands. What matters most is first: a narrow terminal cuts the end."""
+    last = status.levels[-1]
+    rungs = [f"rungs {' > '.join(map(str, status.reached))}"] if status.levels[:-1] else []
+    best = max((row.values.get("accuracy", 0.0) for row in status.front), default=0.0)
+    front = [f"{len(status.front)} on the front", f"best accuracy {best:.3f}", f"hypervolume {status.hypervolume:.3f}"]
+    return ", ".join(
+        [
             f"{status.done}/{status.total} trials" if status.total else f"{status.done} trials",
-            f"{status.in_flight} in work",
+            f"{status.epochs}/{status.epochs_total} epochs" if status.epochs_total else f"{status.epochs} epochs",
+            *([f"about {duration(left_s)} left"] if left_s is not None else []),
+            *rungs,
             *([f"{status.failed} failed"] if status.failed else []),
-            *([f"{status.stopped} stopped"] if status.stopped else []),
-            f"{len(status.front)} on the front, best accuracy {best:.3f}, hypervolume {status.hypervolume:.3f}",
-            duration(elapsed),
+            *(front if status.front else [f"none trained for {last} epochs yet"]),
+            f"{status.in_flight} in work",
+            *([f"{status.stopped} over the latency limit"] if status.stopped else []),
+            duration(elapsed_s),
         ]
-        if status.total and here:
-            parts.append(f"about {duration(elapsed / here * max(0, status.total - status.done))} left")
-        self.narrator.status(", ".join(parts))
+    )
 
 
-def _trial_line(row: Result, on_front: bool) -> str:
+def trial_line(row: Result, levels: Sequence[int], on_front: bool) -> str:
+    """A trial that came in. The column of accuracies holds results alone: what is known on the way stands in words."""
     name = row.title
     if row.state != "complete":
         late = f"latency {row.values.get('latency_ms', 0):.3g} ms is over the limit"
         return f"! {name}  {row.state}: {(row.error or late).splitlines()[0]}"[:LINE]
     mark, price = "*" if on_front else " ", short(row.values["flops"])
-    return f"{mark} {name}  {row.values['accuracy']:.3f}  {price:>6} FLOPs  {row.seconds:5.1f} s  {row.words}"[:LINE]
+    accuracy, way = f"{row.values['accuracy']:.3f}", ""
+    if not row.final:
+        went = "went on to epoch" if row.epoch > levels[0] else "epoch"
+        accuracy, way = "  -  ", f"{went} {row.epoch} of {levels[-1]}, {accuracy} there  "
+    return f"{mark} {name}  {accuracy}  {price:>6} FLOPs  {row.seconds:5.1f} s  {way}{row.words}"[:LINE]
 
 
 def show_outcome(outcome: Outcome) -> None:
     """The front, and where to look."""
     out = outcome.out
-    rows = list({row.trial: row for row in outcome.results}.values())
-    states, seeds = Counter(row.state for row in rows), sum(row.kind == "seed" for row in rows)
-    stopped = f", {states['stopped']} stopped by the latency limit" if states["stopped"] else ""
-    known = f" and {seeds} published" if seeds else ""
-    print(
-        f"\nPareto front of {len(rows) - seeds} trials{known} ({states['failed']} failed{stopped}); {outcome.ended}.\n"
-    )
+    ends = fates(outcome.results, outcome.levels).said("wait at" if outcome.interrupted else "stopped at")
+    print(f"\nPareto front of {begun(outcome)}: {ends}; {outcome.ended}.\n")
     late = [row.values["latency_ms"] for row in outcome.results if row.state == "stopped"]
     if late and not outcome.front:
         limit = outcome.sweep.limits.latency_ms

@@ -20,13 +20,14 @@ from typing import cast
 
 import torch
 
-from nas.data import Resident, load
+from nas.data import Resident
+from nas.data import load as load_data
 from nas.latency import latency_ms, one_thread
 from nas.results import Epoch, Result, Worker
 from nas.train import Train, Trained, TrainingFailed, evaluate, out_of_memory
 from nas.training import Training
-from searchspace.checkpoint import save
-from searchspace.network import build
+from searchspace.checkpoint import load, save
+from searchspace.network import Network, build
 from searchspace.notation import from_json
 
 
@@ -41,7 +42,8 @@ class Job:
     `architecture` is its JSON, `values` the costs already known; `trial` to `parent` go into the result as they are.
     Latency is measured where `measure_latency` or `latency_limit_ms` asks for it. Once fully trained, the network is
     written to `checkpoint` + ".safetensors", which is then the result's checkpoint. `train` names a function like
-    `nas.train.train` as "package.module:function". `evaluate_test` adds values["test_accuracy"].
+    `nas.train.train` as "package.module:function". `evaluate_test` adds values["test_accuracy"]. Where the training has
+    not begun, it starts from what fits of the network in the file `inherit`, if that is there.
     """
 
     trial: int
@@ -63,6 +65,7 @@ class Job:
     checkpoint: str | None = None
     train: str = "nas.train:train"
     evaluate_test: bool = False
+    inherit: str | None = None
 
 
 def run(job: Job, *, node: str | None = None, device: str = "auto") -> Result:
@@ -88,6 +91,8 @@ def run(job: Job, *, node: str | None = None, device: str = "auto") -> Result:
                     return result("stopped")
             data = _data(job.data, job.data_seed, device)
             checkpoint = Path(job.checkpoint) if job.checkpoint else None
+            if job.inherit and not (checkpoint and checkpoint.exists()):
+                _inherit(network, Path(job.inherit))
             trained = resolve(job.train)(
                 network, data, job.training, seed=job.seed, until=job.until, checkpoint=checkpoint, device=device
             )
@@ -118,6 +123,15 @@ def run(job: Job, *, node: str | None = None, device: str = "auto") -> Result:
             torch.cuda.empty_cache()  # other trials share the card
 
 
+def _inherit(network: Network, file: Path) -> None:
+    """Take over every tensor of the network in `file` that has the same name and shape here."""
+    if file.exists():
+        mine, theirs = network.state_dict(), load(file).state_dict()
+        network.load_state_dict(
+            {k: theirs[k] if k in theirs and theirs[k].shape == v.shape else v for k, v in mine.items()}
+        )
+
+
 def resolve(name: str) -> Train:
     """The function "package.module:function", found on `sys.path` or in the working directory.
 
@@ -144,7 +158,7 @@ def resolve(name: str) -> Train:
 @lru_cache(maxsize=2)
 def _data(source: str, seed: int, device: str) -> Resident:
     """A dataset, kept on the device between the jobs of a process."""
-    return load(source, seed=seed).to(device)
+    return load_data(source, seed=seed).to(device)
 
 
 def _device(device: str) -> str:

@@ -128,28 +128,45 @@ def _corner(reference: Mapping[str, float], objective: Objective) -> float:
     return value
 
 
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """The hypervolume that a search had when it had spent so much.
+
+    `trials` that ended (fully trained, stopped at a limit or failed); `epochs` trained, of all trials; `work`, the sum
+    over all trainings of macs x epochs: multiply-adds of a forward pass of one image in each epoch.
+    """
+
+    trials: int
+    epochs: int
+    work: float
+    hypervolume: float
+
+
 def hypervolume_history(
     results: Iterable[Result], objectives: Sequence[Objective], reference: Mapping[str, float] | None = None
-) -> list[tuple[int, float]]:
-    """(number of finished trials, hypervolume so far) after each trial that finished, in the order of `results`.
+) -> list[Spent]:
+    """What was had for what was spent, after each row in the order of `results`.
 
-    A trial is finished when it is fully trained, stopped or failed; a rung it passed on the way does not count. Seeds
-    add volume but are not counted: those before the first trial stand at 0. One reference holds for the whole history
-    (`reference_point` of all results unless given), so values never fall.
+    Partial trainings are paid for and add no volume. Seeds and what was imported add volume and cost nothing: before
+    the first trial they stand at 0. One reference holds for the whole history (`reference_point` of all results unless
+    given), so no number falls.
     """
-    rows = list(results)
+    rows = [row for row in results if row.kind != "final"]
     corner = reference if reference is not None else reference_point(rows, objectives)
-    finished: set[int] = set()
+    trained: dict[int, int] = {}
+    ended: set[int] = set()
     members: list[Result] = []
-    value = 0.0
-    history: dict[int, float] = {}
+    history: list[Spent] = []
+    epochs, work, value = 0, 0.0, 0.0
     for row in rows:
-        if row.kind == "final" or not (row.final or row.state != "complete") or row.trial in finished:
-            continue
-        if row.kind != "seed":
-            finished.add(row.trial)
+        if row.kind == "trial":
+            more = max(0, row.epoch - trained.get(row.trial, 0))
+            trained[row.trial] = trained.get(row.trial, 0) + more
+            epochs, work = epochs + more, work + more * row.values.get("macs", 0.0)
+            if row.ended:
+                ended.add(row.trial)
         grown = front([*members, row], objectives)
         if grown != members:
             members, value = grown, hypervolume(grown, objectives, corner)
-        history[len(finished)] = value
-    return list(history.items())
+        history.append(Spent(len(ended), epochs, work, value))
+    return history

@@ -7,25 +7,30 @@ by a fresh draw. What it did is counted. So nothing infeasible or double is ever
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from random import Random
 from typing import Any
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution
-from optuna.samplers import BaseSampler, NSGAIISampler, RandomSampler
+from optuna.exceptions import ExperimentalWarning
+from optuna.samplers import BaseSampler, NSGAIISampler, RandomSampler, TPESampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
+from nas.evolution import Evolution, LocalSearch
+from nas.learner import Learner, plain
+from nas.pareto import Objective
+from nas.results import Result
+from nas.start import Start
+from nas.surrogate import Surrogate
 from nas.sweep import Limits
-from nas.tpe import TPE
-from searchspace.architecture import ArchitectureError
-from searchspace.choices import SpaceError, Value
+from searchspace.architecture import Architecture, ArchitectureError
+from searchspace.choices import SpaceError
 from searchspace.codes import Candidate, Code, Codes
 from searchspace.cost import Cost, cost
 
-SPREAD = 8  # draws, of which the one that shows most new values starts a sampler that learns
-START = 20  # trials by which every value of every choice should have been seen
 ASKS = 8  # of the inner sampler, for one trial
 STEPS = 300  # of the mending walk
 DRAWS = 2_000  # of the space, when nothing else helped
@@ -36,11 +41,47 @@ class SpaceFull(Exception):
     """No architecture inside the limits is left that was not proposed before, or none was found in bounded time."""
 
 
-SAMPLERS: dict[str, Callable[[int], BaseSampler]] = {
-    "random": lambda seed: RandomSampler(seed=seed),
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setting:
+    """What a sampler is made for; a training has `epochs`.
+
+    `extra` is one more feature of the surrogate. With a `share` it may use that share of the seconds that the workers
+    gave, whatever they gave; without, what it proposes depends on the seed and the rows alone.
+    """
+
+    space: Codes
+    limits: Limits
+    objectives: tuple[Objective, ...]
+    epochs: int
+    seed: int
+    extra: Callable[[Architecture], float] | None = None
+    share: float | None = None
+
+
+def _random(setting: Setting) -> BaseSampler:
+    return RandomSampler(seed=setting.seed)
+
+
+def _tpe(setting: Setting) -> BaseSampler:
+    with warnings.catch_warnings():  # Optuna calls both options experimental
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        return TPESampler(seed=setting.seed, multivariate=True, n_startup_trials=10, constant_liar=True)
+
+
+def _surrogate(s: Setting) -> BaseSampler:
+    return Surrogate(s.space, s.limits, s.objectives, s.epochs, s.seed, extra=s.extra, share=s.share)
+
+
+SAMPLERS: dict[str, Callable[[Setting], BaseSampler]] = {
+    "surrogate": _surrogate,
+    "moasha": _random,
+    "screen": _random,
+    "random": _random,
+    "tpe": _tpe,
     # A population of 50 would spend most of a few hundred trials on its first, random generation.
-    "nsga2": lambda seed: NSGAIISampler(seed=seed, population_size=20),
-    "tpe": TPE,
+    "nsga2": lambda s: NSGAIISampler(seed=s.seed, population_size=20),
+    "evolution": lambda s: Evolution(s.space, s.objectives, s.seed),
+    "local": lambda s: LocalSearch(s.space, s.objectives, s.seed),
 }
 
 
@@ -63,20 +104,24 @@ class Counts:
 class Proposals(BaseSampler):
     """The sampler of a study over `space` under `limits`. `seen` holds the digests there already are.
 
-    While the inner sampler has no model yet, and for at most `START` trials while some value of a choice was not shown,
-    each point is, of `spread` uniform draws, the one that shows most that is new; with a spread of 1 a plain draw.
+    With a `start` the first points are its own; while the inner sampler has no model yet, each is a uniform draw.
     After `study.ask(fixed_distributions=proposals.distributions)` the proposal is in `candidate`, its cost in `cost`.
     What is put into `given` is the next proposal, whatever the sampler would say.
     """
 
     def __init__(
-        self, space: Codes, limits: Limits, inner: BaseSampler, rng: Random, seen: set[str], spread: int = SPREAD
+        self,
+        space: Codes,
+        limits: Limits,
+        inner: BaseSampler,
+        rng: Random,
+        seen: set[str],
+        start: Start | None = None,
     ) -> None:
         self.space, self.limits, self.inner, self.rng, self.seen = space, limits, inner, rng, seen
         if not space.choices:
             raise SpaceError([((), "must offer at least one choice: a list of values somewhere (got none)")])
-        self.spread = spread
-        self._shown: set[tuple[str, Value]] = set()
+        self.start = start
         self.counts = Counts()
         self.given: Candidate | None = None
         self.candidate: Candidate | None = None
@@ -100,7 +145,7 @@ class Proposals(BaseSampler):
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
         self.candidate, self.cost = self._propose(study, trial)
-        self.remember(self.candidate)
+        self.remember(self.candidate, self.cost)
         return {name: plain(value) for name, value in self.candidate.code.items()}
 
     def sample_independent(
@@ -139,27 +184,31 @@ class Proposals(BaseSampler):
         )
 
     def _ask(self, study: Study, trial: FrozenTrial) -> Code:
-        """The inner sampler's point; while it has no model yet, a uniform member of the space."""
+        """The start's point, then the inner sampler's; while it has no model yet, a uniform member of the space."""
+        if self.start and (first := self.start.propose(self.space, self._feasible, self.rng)):
+            return first.code
         point = self.inner.sample_relative(study, trial, self.distributions)
-        unshown = sum(map(len, self.space.choices.values())) - len(self._shown)
-        if len(point) < len(self.distributions) or (self.spread > 1 and unshown and len(self.seen) < START):
-            return self._start().code
-        return self.code(point)
+        return self.code(point) if len(point) == len(self.distributions) else self.space.sample(self.rng).code
 
-    def remember(self, candidate: Candidate) -> None:
+    def remember(self, candidate: Candidate, price: Cost) -> None:
         """Take note of a candidate that is a trial."""
         self.seen.add(candidate.architecture.digest)
-        self._shown.update(self._shows(candidate))
+        if self.start:
+            self.start.take(price.values())
+            self.start.show((name, candidate.code[name]) for name in self.space.active(candidate.code))
+        if isinstance(self.inner, Learner):
+            self.inner.begin(candidate, price)
 
-    def _shows(self, candidate: Candidate) -> set[tuple[str, Value]]:
-        return {(name, candidate.code[name]) for name in self.space.active(candidate.code)}
+    def learn(self, row: Result) -> None:
+        """Hand on a row of the table, each once, in order of arrival; on resume all that there are."""
+        if self.start:
+            self.start.take(row.values)
+        if isinstance(self.inner, Learner):
+            self.inner.learn(row)
 
-    def _start(self) -> Candidate:
-        """A uniform member, or of several the one that is feasible and shows most that is new; ties: the first."""
-        draws = [self.space.sample(self.rng) for _ in range(self.spread)]
-        if len(draws) == 1:
-            return draws[0]
-        return max(draws, key=lambda c: len(self._shows(c) - self._shown) if self._feasible(c.code) else -1)
+    def parent(self, digest: str) -> int | None:
+        """The trial that a proposed architecture was made from, where the sampler says so."""
+        return self.inner.parent(digest) if isinstance(self.inner, Learner) else None
 
     def _feasible(self, code: Code, count: bool = False) -> tuple[Candidate, Cost] | None:
         try:
@@ -200,11 +249,3 @@ class Proposals(BaseSampler):
         small = self.space.size <= WALK
         source = self.space.members() if small else (self.space.sample(self.rng) for _ in range(DRAWS))
         return next((found for candidate in source if (found := self._feasible(candidate.code))), None)
-
-
-def plain(value: object) -> str | int | float | bool:
-    """A choice as Optuna stores it: a value per axis is written 1x3x3."""
-    if isinstance(value, list | tuple):
-        return "x".join(map(str, value))
-    assert isinstance(value, str | int | float)
-    return value

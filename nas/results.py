@@ -51,7 +51,8 @@ class Result:
 
     `values` holds every known measure by name: accuracy (0-1, validation), flops, macs, params, activations,
     interactions, latency_ms; `accuracy` is missing where nothing was trained. `final` is true once fully trained.
-    `state`: complete (reached its epoch), stopped (ended on purpose: a limit, a rung), failed (`error` says why).
+    `state`: complete (reached its epoch), stopped (over the latency limit), failed (`error` says why). A trial has a
+    record for each rung that it reached: `curve` is whole each time, `seconds` are those of that job.
     `choices` is the point of the space, None for what the space does not hold. `parent` is a trial number.
     `note` is for people: a checkpoint that could not be used. `name` is that of a published network; one that the
     study does not know has a `trial` below 0.
@@ -77,6 +78,11 @@ class Result:
     note: str | None = None
     checkpoint: str | None = None
     format: str = field(default=FORMAT, init=False)
+
+    @property
+    def ended(self) -> bool:
+        """Whether the trial is over: fully trained, stopped at a limit, or failed. Else it waits at a rung."""
+        return self.final or self.state != "complete"
 
     @property
     def title(self) -> str:

@@ -1,4 +1,4 @@
-"""The search: propose, train on workers, record, compare, tell; then the front.
+"""The search: propose or promote, train on workers, record, compare, tell; then the front.
 
 One driver owns an output folder. `results.jsonl` there is the truth; everything else is made from it. Calling
 `search` again on the same folder goes on where the last call ended, however it ended.
@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import errno
 import os
-import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
@@ -19,54 +18,61 @@ from optuna.trial import Trial
 
 from nas.data import Data, load, mix
 from nas.folder import (
-    checkpoint,
     full_disk_said,
     held,
     identity,
-    read_front,
     read_json,
     refuse_another,
     refuse_other_data,
     stem,
-    weights,
     write_json,
 )
 from nas.interrupts import Interrupts
 from nas.jobs import Job, WorkersError, answer, resolve
-from nas.pareto import OBJECTIVES, Objective, front, hypervolume, hypervolume_history, reference_point
-from nas.proposals import SAMPLERS, SPREAD, Counts, Proposals, SpaceFull
+from nas.ladder import Ladder
+from nas.moving_front import MovingFront
+from nas.orders import Orders
+from nas.pareto import OBJECTIVES, Objective, Spent, hypervolume_history
+from nas.proposals import SAMPLERS, Counts, Proposals, Setting, SpaceFull
 from nas.provenance import provenance
+from nas.proxies import proxy
 from nas.results import Result, Results, Worker
 from nas.seeds import Seed, seeds_of
-from nas.study import mend_journal, open_study, reconcile, tell
+from nas.spending import Spending
+from nas.start import Start
+from nas.study import mend_journal, open_study, reconcile, tell, tell_stopped
 from nas.survey import Range, Survey, miss, survey
 from nas.sweep import Sweep, SweepError, Workers
 from nas.tally import Tally
 from nas.tracking import Tracker
-from nas.train import evaluate
-from nas.training import TrainingError
 from nas.workers import InProcessPool, Pool, RayPool
-from searchspace.checkpoint import CheckpointError
-from searchspace.checkpoint import load as load_network
 from searchspace.choices import SpaceError
 from searchspace.codes import Candidate, Codes
-from searchspace.cost import Cost, cost
-from searchspace.notation import to_json
+from searchspace.cost import cost
 from searchspace.spaces import open_space
 
+SHARE = 0.1  # of the time that workers give, for the surrogate to think in
 REQUEUES = 3  # of a trial whose driver died; then it is recorded as failed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Status:
-    """Where a search stands, in trials: seeds are not counted. `new` came in since the last status, seeds too; `total`
-    is None without a budget of trials."""
+    """Where a search stands, in trials: seeds are not counted. `new` came in since the last status, seeds too.
+
+    `done` trials came in at least once, `failed` and `stopped` (over the latency limit) ones among them; so many
+    `reached` each of the `levels`, the epochs at which trials are compared. `epochs` were trained. `total` and
+    `epochs_total` are None without such a budget.
+    """
 
     total: int | None
     done: int
     failed: int
     stopped: int
     in_flight: int
+    levels: tuple[int, ...]
+    reached: tuple[int, ...]
+    epochs: int
+    epochs_total: int | None
     new: tuple[Result, ...]
     front: tuple[Result, ...]
     hypervolume: float
@@ -76,7 +82,8 @@ class Status:
 class Outcome:
     """What a search left: its table, its front (with test accuracy), what was proposed, and why it ended.
 
-    `history` is (finished trials, hypervolume from `reference`); `store` the MLflow URI, `chart` the link into it.
+    `history` is what was spent and the hypervolume from `reference` that it gave; `levels` the epochs at which trials
+    were compared; `store` the MLflow URI, `chart` the link into it.
     """
 
     out: Path
@@ -89,7 +96,8 @@ class Outcome:
     proposals: Counts
     ended: str
     interrupted: bool
-    history: tuple[tuple[int, float], ...]
+    history: tuple[Spent, ...]
+    levels: tuple[int, ...]
     store: str | None
     chart: str | None
 
@@ -135,9 +143,12 @@ def search(
         write_json(out / "sweep.json", sweep.to_json())
         tracker = open_tracker(sweep, out, {**provenance(), "data": data.fingerprint, "seed": str(sweep.seed)}, say)
         with Results(out / "results.jsonl") as table, Interrupts() as interrupts:
-            run = _Search(sweep, out, space, seeds, data, found, tracker, table, say)
             with nullcontext(pool) if pool else open_pool(sweep.workers, sweep.train) as workers:
                 interrupts.take()
+                alone = isinstance(workers, InProcessPool)
+                run = _Search(sweep, out, space, seeds, data, found, tracker, table, say, alone)
+                if workers.capacity:
+                    run.give_up()
                 run.loop(workers, watch, interrupts)
             outcome = run.outcome()
             files = [*report(outcome), *(out / name for name in ("front.json", "sweep.json", "space.json"))]
@@ -184,6 +195,7 @@ class _Search:
         tracker: Tracker | None,
         table: Results,
         say: Callable[[str], None],
+        alone: bool,
     ) -> None:
         self.sweep, self.out, self.space, self.data, self.report = sweep, out, space, data, report
         self.tracker, self.say = tracker, say
@@ -196,50 +208,67 @@ class _Search:
         self.study = open_study(f"{sweep.name}-{identity(out)}", sweep.storage, out, self.objectives)
         begun = len(self.study.get_trials(deepcopy=False))
         rng = Random(mix(sweep.seed, begun))  # another stream on every start: a repeated one repeats proposals
-        inner = SAMPLERS[sweep.sampler](rng.getrandbits(31))
         self.published = {seed.architecture.digest: seed for seed in seeds}
-        seen = {row.digest for row in self.table} | self.published.keys()
-        spread = 1 if sweep.sampler == "random" else SPREAD
-        self.proposals = Proposals(space, sweep.limits, inner, rng, seen, spread)
+        self.proposals = self._sampler(rng, seeds, alone)
         self.study.sampler = self.proposals
-        self.front = front(self.table, self.objectives)
-        self.volume: tuple[dict[str, float], float] | None = None  # of this front: the reference, the hypervolume
+        self.orders = Orders(sweep, out, self.published)
         self.tally = Tally(self.table, self.objectives)
-        self.started = time.monotonic()
+        self.spending = Spending(sweep, self.tally)
+        self.front = MovingFront(out, table, self.objectives, self.tally, report, sweep.limits)
+        self.ladder = Ladder(sweep.levels, sweep.halving.eta if sweep.halving else 1.0, self.objectives)
+        for row in self.table:
+            self.ladder.add(row)
+            self.proposals.learn(row)
         self.in_flight: dict[int, Job] = {}
         self.new: list[Result] = []
+        self.full = False
         self.ended = "the budget is spent"
         self.interrupted = False
         self.trials: dict[int, Trial | int] = {}
         latest = self.table.latest()
         orphans = reconcile(self.study, latest, self.objectives, self.proposals.distributions, sweep.limits.latency_ms)
         self.waiting = [self._again(trial.number, trial.params) for trial in orphans]
+        self.waiting += [self._climb(n, until) for n, until in self._climbing() if n in self.ladder.waiting]
         self._sow(seeds)
-        self._give_up()
         self._clean()
         if tracker:
             tracker.start_sweep(sweep.to_json(), report.to_json(), cost=self._cost_axis())
             tracker.catch_up(self.table)
-            tracker.move_front(self.front)
+            tracker.move_front(self.front.members)
+
+    def _sampler(self, rng: Random, seeds: list[Seed], alone: bool) -> Proposals:
+        """The sweep's sampler under the common roof; repeatable where it is `alone` with one worker in this process."""
+        sweep, seed = self.sweep, rng.getrandbits(31)
+        setting = Setting(
+            space=self.space,
+            limits=sweep.limits,
+            objectives=self.objectives,
+            epochs=sweep.training.epochs,
+            seed=seed,
+            extra=proxy(sweep.proxy, self.data),
+            share=None if alone else SHARE,
+        )
+        start = None
+        if sweep.sampler == "surrogate":
+            axis = next((o.name for o in self.objectives if o.name in self.report.costs), "flops")
+            costs = [getattr(cost(seed.architecture), axis) for seed in seeds]
+            start = Start(self.report.costs[axis], taken=costs, name=axis)
+        seen = {row.digest for row in self.table} | self.published.keys()
+        return Proposals(self.space, sweep.limits, SAMPLERS[sweep.sampler](setting), rng, seen, start)
 
     # One call of the loop ---------------------------------------------------------------------------------------
 
     def loop(self, pool: Pool, watch: Callable[[Status], None], interrupts: Interrupts) -> None:
         """Keep the workers busy until the budget is spent and everything came back, or Ctrl-C."""
-        full = False
         try:
             while True:
                 capacity = pool.capacity
                 room = capacity + (capacity > 1)  # one waits at the door, so that no worker does
-                while len(self.in_flight) < room and (self.waiting or self.seeds or (not full and self._affordable())):
-                    try:
-                        job = self._next()
-                    except SpaceFull as error:
-                        full, self.ended = True, str(error)
-                        break
+                while len(self.in_flight) < room and (job := self._next()) is not None:
                     self.in_flight[job.trial] = job
                     pool.submit(job)
                 if not self.in_flight:
+                    tell_stopped(self.study, self.ladder.waiting)
                     return
                 with interrupts.allowed():
                     finished = pool.finished(0.5)
@@ -255,23 +284,42 @@ class _Search:
                 self.study.set_user_attr("requeued", {})
             raise
 
-    def _affordable(self) -> bool:
-        """Whether the budget allows one more trial beside those in flight. Seeds cost GPU hours alone."""
-        budget, flying = self.sweep.budget, sum(job.kind == "trial" for job in self.in_flight.values())
-        epochs = self.tally.epochs + flying * self.sweep.training.epochs
-        gpu_hours = self.tally.seconds * self.sweep.workers.gpus_per_trial / 3600
-        return (
-            (budget.trials is None or self.tally.done + flying < budget.trials)
-            and (budget.epochs is None or epochs + self.sweep.training.epochs <= budget.epochs)
-            and (budget.hours is None or time.monotonic() - self.started < budget.hours * 3600)
-            and (budget.gpu_hours is None or gpu_hours < budget.gpu_hours)
-        )
+    def _next(self) -> Job | None:
+        """What was begun before, then seeds, then promotions, then new trials; None where nothing is to be done now.
 
-    def _next(self) -> Job:
-        """What was begun before, then the seeds, then new trials. Raises `SpaceFull`."""
+        No new trial is begun that the budget could not train to its end; once there are no more, those on the front
+        of their rung go on.
+        """
         if self.waiting:
             return self.waiting.pop(0)
-        return self._plant(*self.seeds.pop(0)) if self.seeds else self._propose()
+        if self.seeds:
+            return self._plant(*self.seeds.pop(0))
+        job = self._promote()
+        if job is not None:
+            return job
+        if not self.full and self.spending.affords_trial(self.in_flight.values()):
+            try:
+                return self._propose()
+            except SpaceFull as error:
+                self.full, self.ended = True, str(error)
+        return self._promote(closing=True)
+
+    def _promote(self, *, closing: bool = False) -> Job | None:
+        """The job of a trial that goes on to its next rung. Out of time, only what may give a first result goes on."""
+        due = self.ladder.next(closing=closing) if self.spending.in_time() or not self.front.members else None
+        if due is None or not self.spending.affords(due[1] - due[0].epoch, self.in_flight.values()):
+            return None
+        return self._climb(due[0].trial, due[1])
+
+    def _climbing(self) -> list[tuple[int, int]]:
+        """(trial, epoch) of the promotions in work."""
+        return [(int(n), int(until)) for n, until in self.study.user_attrs.get("climbing", {}).items()]
+
+    def _climb(self, number: int, until: int) -> Job:
+        """A waiting trial goes on to epoch `until`; the study remembers it, for the count of what kills drivers."""
+        row = self.ladder.leave(number)
+        self.study.set_user_attr("climbing", {**dict(self._climbing()), number: until})
+        return self.orders.next(row, until)
 
     def _sow(self, seeds: list[Seed]) -> None:
         """Line up the seeds that are not in the table; those that a dead driver left wait to be run again."""
@@ -292,23 +340,26 @@ class _Search:
         return self._propose()
 
     def _beside(self, number: int, seed: Seed) -> Job:
-        return self._job(number, Candidate({}, seed.architecture), cost(seed.architecture))
+        return self.orders.first(number, Candidate({}, seed.architecture), cost(seed.architecture))
 
     def _propose(self) -> Job:
         """A new trial of the study. Raises `SpaceFull`."""
         trial = self.study.ask(fixed_distributions=self.proposals.distributions)
         self.trials[trial.number] = trial
-        assert self.proposals.candidate is not None
-        assert self.proposals.cost is not None
-        return self._job(trial.number, self.proposals.candidate, self.proposals.cost)
+        candidate, price = self.proposals.candidate, self.proposals.cost
+        assert candidate is not None
+        assert price is not None
+        parent = self.proposals.parent(candidate.architecture.digest) if self.sweep.inherit else None
+        return self.orders.first(trial.number, candidate, price, parent)
 
     def _again(self, number: int, params: dict[str, object]) -> Job:
         """The job of a trial that a dead driver left."""
         candidate = self.space.candidate(self.proposals.code(params))
-        self.proposals.remember(candidate)
-        return self._job(number, candidate, cost(candidate.architecture))
+        price = cost(candidate.architecture)
+        self.proposals.remember(candidate, price)
+        return self.orders.first(number, candidate, price)
 
-    def _give_up(self) -> None:
+    def give_up(self) -> None:
         """Count what is run again; what was too often is recorded as failed: it may be what kills the driver."""
         counts = {int(k): int(v) for k, v in self.study.user_attrs.get("requeued", {}).items()}
         counts = {job.trial: counts.get(job.trial, 0) + 1 for job in self.waiting}
@@ -320,29 +371,6 @@ class _Search:
             error = f"The driver was lost {counts[job.trial]} times while this trial ran."
             self._record(answer(job, "failed", job.values, nobody, error=error))
 
-    def _job(self, number: int, candidate: Candidate, price: Cost) -> Job:
-        architecture = candidate.architecture
-        seed = self.published.get(architecture.digest)
-        return Job(
-            trial=number,
-            kind="seed" if seed else "trial",
-            name=seed.name if seed else "",
-            architecture=to_json(architecture),
-            choices=dict(candidate.code) or None,
-            words=str(architecture),
-            digest=architecture.digest,
-            values=price.values(),
-            data=self.sweep.data,
-            data_seed=self.sweep.seed,
-            training=self.sweep.training,
-            seed=mix(self.sweep.seed, number),
-            until=self.sweep.training.epochs,
-            measure_latency="latency_ms" in self.sweep.objectives,
-            latency_limit_ms=self.sweep.limits.latency_ms,
-            checkpoint=str(checkpoint(self.out, number)),
-            train=self.sweep.train,
-        )
-
     def _record(self, result: Result) -> None:
         """On disk first; then the study, the front and MLflow hear of it. A full disk is no fault of the trial's."""
         if result.error and os.strerror(errno.ENOSPC) in result.error:
@@ -352,22 +380,22 @@ class _Search:
         if result.note:
             self.say(f"{result.title}: {result.note}")
         self.new.append(result)
-        if result.trial >= 0:
+        self.ladder.add(result)
+        self.proposals.learn(result)
+        if (climbing := dict(self._climbing())).pop(result.trial, None) is not None:
+            self.study.set_user_attr("climbing", climbing)
+        if result.trial >= 0 and result.ended:
             trial = self.trials.pop(result.trial, result.trial)
             tell(self.study, trial, result, self.objectives, self.sweep.limits.latency_ms)
         if self.tracker:
             self.tracker.log_trial(result)
-        moved = front([*self.front, result], self.objectives)
-        if moved != self.front:
-            self.front, self.volume = moved, None
-            self._write_front(moved)
-            if self.tracker:
-                self.tracker.move_front(moved)
+        if self.front.add(result) and self.tracker:
+            self.tracker.move_front(self.front.members)
         self._clean()
 
     def _clean(self) -> None:
-        """Keep the networks of the front, and the checkpoints of what runs."""
-        kept = {f"{stem(row.trial)}.safetensors" for row in self.front}
+        """Keep the networks of the front, and the checkpoints of what runs or may go on."""
+        kept = {f"{stem(row.trial)}.safetensors" for row in self.front.members} | {stem(n) for n in self.ladder.kept()}
         busy = tuple(stem(trial) for trial in (*self.in_flight, *(job.trial for job in self.waiting)))
         for path in (self.out.resolve() / "checkpoints").iterdir() if (self.out / "checkpoints").exists() else ():
             work = path.name.removeprefix(".")  # a hidden name is a file being written
@@ -376,26 +404,20 @@ class _Search:
 
     def _status(self) -> Status:
         new, self.new = tuple(self.new), []
-        reference = self._reference()
-        if self.volume is None or self.volume[0] != reference:
-            self.volume = reference, hypervolume(self.front, self.objectives, reference)
         return Status(
             total=self.sweep.budget.trials,
             done=self.tally.done,
             failed=self.tally.failed,
             stopped=self.tally.stopped,
             in_flight=len(self.in_flight),
+            levels=self.ladder.levels,
+            reached=self.ladder.reached,
+            epochs=self.tally.epochs,
+            epochs_total=self.sweep.budget.epochs,
             new=new,
-            front=tuple(self.front),
-            hypervolume=self.volume[1],
+            front=tuple(self.front.members),
+            hypervolume=self.front.hypervolume(),
         )
-
-    def _reference(self) -> dict[str, float]:
-        """The limits, and where there is none the top of the space's range; of a latency, the largest seen."""
-        tops = self.tally.largest | {name: r.largest for name, r in self.report.costs.items()} | self.sweep.limits.costs
-        if self.sweep.limits.latency_ms is not None:
-            tops["latency_ms"] = self.sweep.limits.latency_ms
-        return reference_point((), self.objectives, tops)
 
     def _cost_axis(self) -> str:
         return next((o.name for o in self.objectives if not o.maximize), "flops")
@@ -404,9 +426,9 @@ class _Search:
 
     def outcome(self) -> Outcome:
         """The front with its test accuracies, on disk and in MLflow."""
-        members = self._tested()
-        self._write_front(members)
-        reference = self._reference()
+        members = self.front.tested(None if self.interrupted else self.data, self.say)
+        self.front.write(members)
+        reference = self.front.reference()
         outcome = Outcome(
             out=self.out,
             sweep=self.sweep,
@@ -419,41 +441,16 @@ class _Search:
             ended=self.ended,
             interrupted=self.interrupted,
             history=tuple(hypervolume_history(self.table, self.objectives, reference)),
+            levels=self.ladder.levels,
             store=self.tracker.uri if self.tracker else None,
             chart=self.tracker.chart_link() if self.tracker else None,
         )
         if self.tracker:
-            self.tracker.log_hypervolume(outcome.history, reference)
+            self.tracker.log_hypervolume({at.epochs: at.hypervolume for at in outcome.history}.items(), reference)
             for row in members:
                 if "test_accuracy" in row.values:
                     self.tracker.log_test(row, row.values["test_accuracy"])
         return outcome
-
-    def _tested(self) -> list[Result]:
-        """The front with `test_accuracy`: measured here, or read from the front file where it was before."""
-        known = {row.trial: row.values for row in read_front(self.out)} if (self.out / "front.json").exists() else {}
-        members: list[Result] = []
-        for row in self.front:
-            values = dict(row.values)
-            if "test_accuracy" in known.get(row.trial, {}):
-                values["test_accuracy"] = known[row.trial]["test_accuracy"]
-            elif not self.interrupted:
-                try:
-                    network = load_network(weights(self.out, row.trial))
-                    values["test_accuracy"] = evaluate(network, self.data, "test")[1]
-                except (CheckpointError, TrainingError) as error:
-                    self.say(f"{row.title} has no test accuracy: {error}")
-            members.append(replace(row, values=values))
-        return members
-
-    def _write_front(self, members: list[Result]) -> None:
-        record = {
-            "format": "front/1",
-            "objectives": [o.name for o in self.objectives],
-            "reference": self._reference(),
-            "members": [row.to_json() for row in members],
-        }
-        write_json(self.out / "front.json", record, indent=None)  # indented, a long front takes half a second
 
 
 def _surveyed(sweep: Sweep, space: Codes, out: Path) -> Survey:

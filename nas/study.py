@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import optuna
@@ -110,7 +110,8 @@ def reconcile(
     """Bring the study up to the table; the trials to run again, oldest first.
 
     A trial of the table that the study does not have (its journal was lost) is added under its number. A trial that
-    was begun so late that its parameters are not all there is told as failed: nobody has seen it.
+    waits at a rung goes on running here. One that was begun so late that its parameters are not all there is told as
+    failed: nobody has seen it.
     """
     trials = study.get_trials(deepcopy=False)
     for number in range(len(trials), max(results, default=-1) + 1):
@@ -119,6 +120,8 @@ def reconcile(
     for trial in trials:
         if trial.state.is_finished():
             continue
+        if trial.number in results and not results[trial.number].ended:
+            continue
         if trial.number in results:
             tell(study, trial.number, results[trial.number], objectives, latency_limit_ms)
         elif set(trial.params) == set(distributions):
@@ -126,6 +129,12 @@ def reconcile(
         else:
             study.tell(trial.number, state=TrialState.FAIL)
     return orphans
+
+
+def tell_stopped(study: Study, trials: Iterable[int]) -> None:
+    """Tell the study that these trials ended at a rung. Promoted later, in a longer sweep, they stay so here."""
+    for number in trials:
+        study.tell(number, state=TrialState.PRUNED, skip_if_finished=True)
 
 
 def _from_table(
@@ -139,6 +148,8 @@ def _from_table(
     params = {name: plain(value) for name, value in choices.items()}
     if result is None or values is None or set(params) != set(distributions):
         return create_trial(state=TrialState.FAIL)
+    if not result.ended:
+        return create_trial(state=TrialState.RUNNING, params=params, distributions=dict(distributions))
     return create_trial(
         state=TrialState.COMPLETE,
         params=params,

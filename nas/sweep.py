@@ -29,6 +29,7 @@ from pydantic import (
 
 from nas.pareto import OBJECTIVES
 from nas.quantities import count, milliseconds
+from nas.rungs import ETA, FIRST, LEAST, Rungs, halving
 from nas.training import MOST, Training, TrainingError
 from searchspace.choices import Place, SpaceError, meant
 from searchspace.named import read_network
@@ -38,7 +39,17 @@ if TYPE_CHECKING:
     from searchspace.cost import Cost
 
 FORMAT = "sweep/1"
-SAMPLERS = ("tpe", "nsga2", "random")
+SAMPLERS: dict[str, Rungs | None] = {  # by name, with the rungs that go with each unless a sweep says others
+    "surrogate": halving(),
+    "moasha": halving(),
+    "screen": Rungs(shares=(0.0,), eta=4.0),  # one epoch, then the best quarter to the end
+    "random": None,
+    "tpe": None,
+    "nsga2": None,
+    "evolution": None,
+    "local": None,
+}
+PROXIES = ("none", "naswot", "noise")
 
 
 class SweepError(ValueError):
@@ -103,7 +114,9 @@ class Tracking:
 class Sweep:
     """The whole run. `space` is a space file's mapping; `storage` None is a journal beside the results.
 
-    `seeds` are published networks, each a mapping of `network` and its arguments.
+    `seeds` are published networks, each a mapping of `network` and its arguments. `rungs` None trains every trial to
+    its end; "default" is what goes with the sampler. Two options of the surrogate are under trial: `proxy` adds a
+    score of the untrained network to what it learns from, `inherit` starts a trial from its parent's weights.
     """
 
     name: str
@@ -111,7 +124,10 @@ class Sweep:
     space: Mapping[str, object]
     objectives: tuple[str, ...] = ("accuracy", "flops")
     limits: Limits = Limits()
-    sampler: str = SAMPLERS[0]
+    sampler: str = "surrogate"
+    rungs: Rungs | Literal["default"] | None = "default"
+    proxy: str = PROXIES[0]
+    inherit: bool = False
     budget: Budget = Budget(trials=40)
     training: Training = field(default_factory=Training)
     workers: Workers = Workers()
@@ -120,6 +136,17 @@ class Sweep:
     train: str = "nas.train:train"
     storage: str | None = None
     seeds: tuple[Mapping[str, object], ...] = ()
+
+    @property
+    def halving(self) -> Rungs | None:
+        """The rungs that hold; None where every trial is trained to its end."""
+        return SAMPLERS[self.sampler] if self.rungs == "default" else self.rungs
+
+    @property
+    def levels(self) -> tuple[int, ...]:
+        """The epochs at which trials are compared, rising; the last is the training's end."""
+        epochs = self.training.epochs
+        return self.halving.levels(epochs) if self.halving else (epochs,)
 
     def to_json(self) -> dict[str, object]:
         """Plain data that says all of the sweep."""
@@ -134,6 +161,8 @@ class Sweep:
         try:
             values = {k: parts[k](**v) if k in parts else v for k, v in record.items() if k != "format"}
             seeds = tuple(_tuples(seed) for seed in values.get("seeds", ()))
+            if isinstance(rungs := values.get("rungs"), Mapping):
+                values["rungs"] = Rungs(shares=tuple(rungs["shares"]), eta=rungs["eta"])
             return cls(**{**values, "objectives": _objectives(values["objectives"]), "seeds": seeds})
         except (TypeError, KeyError, AttributeError, ValueError) as error:
             raise SweepError([f"A sweep must have all its parts ({error})."]) from None
@@ -206,6 +235,16 @@ class _Workers(_Model):
         return ray_share(str(info.field_name), value)
 
 
+class _Rungs(_Model):
+    first: float = Field(default=FIRST, ge=LEAST, lt=1)
+    eta: float = Field(default=ETA, ge=1.1, le=100)
+
+
+def _switch(value: object) -> object:
+    """YAML's on and off."""
+    return {} if value is True else None if value is False else value
+
+
 class _Tracking(_Model):
     uri: Annotated[str | None, BeforeValidator(lambda v: "off" if v is False else v)] = None  # YAML's false
     experiment: str | None = None
@@ -217,7 +256,14 @@ _Training = create_model(
     __base__=_Model,
     **{f.name: (get_type_hints(Training)[f.name], f.default) for f in dataclasses.fields(Training)},  # type: ignore[call-overload]
 )
-_NESTED = {"budget": _Budget, "limits": _Limits, "workers": _Workers, "tracking": _Tracking, "training": _Training}
+_NESTED = {
+    "budget": _Budget,
+    "limits": _Limits,
+    "rungs": _Rungs,
+    "workers": _Workers,
+    "tracking": _Tracking,
+    "training": _Training,
+}
 
 
 _NAME, _FUNCTION = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", r"^[\w.]+:\w+$"
@@ -235,7 +281,10 @@ class _SweepFile(_Model):
     space: Annotated[object, AfterValidator(_space_form)]
     objectives: Annotated[tuple[str, ...], BeforeValidator(_objectives)] = ("accuracy", "flops")
     limits: _Limits = _Limits()
-    sampler: Literal["tpe", "nsga2", "random"] = "tpe"
+    sampler: Literal["surrogate", "moasha", "screen", "random", "tpe", "nsga2", "evolution", "local"] = "surrogate"
+    rungs: Annotated[_Rungs | None, BeforeValidator(_switch)] = None
+    proxy: Literal["none", "naswot", "noise"] = "none"
+    inherit: bool = False
     budget: _Budget = _Budget(trials=40)
     training: _Training = _Training()  # type: ignore[valid-type]
     workers: _Workers = _Workers()
@@ -283,6 +332,9 @@ def read_sweep(path: Path, spaces: Mapping[str, Path] | None = None) -> Sweep:
         objectives=model.objectives,
         limits=Limits(costs={k: v for k, v in limits.items() if v is not None}, latency_ms=latency),
         sampler=model.sampler,
+        rungs=_rungs(model),
+        proxy=model.proxy,
+        inherit=model.inherit,
         budget=Budget(**model.budget.model_dump()),
         training=training,
         workers=Workers(**model.workers.model_dump()),
@@ -292,6 +344,12 @@ def read_sweep(path: Path, spaces: Mapping[str, Path] | None = None) -> Sweep:
         storage=model.storage,
         seeds=seeds,
     )
+
+
+def _rungs(model: _SweepFile) -> Rungs | Literal["default"] | None:
+    if "rungs" not in model.model_fields_set:
+        return "default"
+    return halving(model.rungs.first, model.rungs.eta) if model.rungs else None
 
 
 def placed(error: SpaceError, path: Path, spaces: Mapping[str, Path]) -> SweepError:

@@ -122,7 +122,7 @@ class Tracker:
         self._outbox.put("the front", lambda: self._write_front(members))
 
     def log_hypervolume(self, history: Iterable[tuple[int, float]], reference: Mapping[str, float]) -> None:
-        """Write hypervolume over finished trials on the sweep's run, with the reference that it was measured from.
+        """Write hypervolume over epochs trained on the sweep's run, with the reference that it was measured from.
 
         Steps already written are skipped, so a whole history may be given every time.
         """

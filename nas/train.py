@@ -1,7 +1,9 @@
 """Training: one network on one dataset, up to an epoch, from and to a checkpoint.
 
 AdamW with a short linear warm-up and a cosine to zero, label smoothing, and auxiliary heads where the architecture
-has them; Lightning Fabric places it on a device and sets the precision. All randomness of an epoch is a function of
+has them; Lightning Fabric places it on a device and sets the precision. Before every evaluation the statistics of
+BatchNorm are taken anew: running ones lag behind the weights, most of all in the short epochs that rungs compare.
+All randomness of an epoch is a function of
 (seed, epoch), so on a CPU two runs agree to the bit, and so do a resumed run and an uninterrupted one. It knows nothing
 of search: no Ray, no Optuna. A function with the signature of `train` can take its place in a sweep.
 """
@@ -17,6 +19,7 @@ import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -34,6 +37,8 @@ if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
 FORMAT = "training/1"
+CALIBRATION_SEED = 0xCA1
+CALIBRATION_BATCHES = 8  # of training images, to take the statistics of BatchNorm from
 SAVE_EVERY_S = 20.0  # a lost worker costs this much training at most
 
 
@@ -160,9 +165,6 @@ class _Run:
         self.space = network.architecture.input[1:]
         fabric = self.fabric = _fabric(device, training.precision)
         self.data = data.to(fabric.device)
-        for module in network.modules():
-            if isinstance(module, nn.modules.batchnorm._BatchNorm):
-                module.momentum = training.batch_norm_momentum
         if len(self.space) == 2:
             network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         network.to(fabric.device)
@@ -190,6 +192,7 @@ class _Run:
                 self.stepper.zero_grad()
                 loss_sum += main.detach() * len(y)
                 correct += (logits.detach().argmax(1) == y).sum()
+        self._calibrate(number)
         n = self.data.sizes["train"]
         val_loss, val_accuracy = _evaluate(self.model, self.space, self.data, "val", 4 * training.batch_size)
         return Epoch(
@@ -199,6 +202,26 @@ class _Run:
             val_loss=val_loss,
             val_accuracy=val_accuracy,
         )
+
+    def _calibrate(self, number: int) -> None:
+        """Take the statistics of every BatchNorm from training images, as these weights see them: their plain mean."""
+        norms = [m for m in self.network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+        if not norms:
+            return
+        momenta = [norm.momentum for norm in norms]
+        self.model.train()
+        for module in self.network.modules():
+            if isinstance(module, nn.Dropout):
+                module.eval()
+        for norm in norms:
+            norm.reset_running_stats()
+            norm.momentum = None
+        batches = self.data.epoch(self.training.batch_size, seed=mix(self.seed, CALIBRATION_SEED), epoch=number)
+        with torch.no_grad():
+            for x, _ in islice(batches, CALIBRATION_BATCHES):
+                self.model(resized(x, self.space))
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
 
     def _identity(self) -> dict[str, object]:
         """What must be the same for a checkpoint to be this run's."""

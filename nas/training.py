@@ -16,9 +16,7 @@ class TrainingError(ValueError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Training:
-    """How a network is trained. Lengths are epochs; `learning_rate` is the peak; `batch_norm_momentum` is set on
-    every BatchNorm (0.3: at torch's 0.1 the statistics of the first short epochs lag behind the weights).
-    """
+    """How a network is trained. Lengths are epochs; `learning_rate` is the peak."""
 
     epochs: int = 8
     batch_size: int = 64
@@ -26,7 +24,6 @@ class Training:
     weight_decay: float = 0.05
     warmup_epochs: float = 0.5
     label_smoothing: float = 0.1
-    batch_norm_momentum: float = 0.3
     precision: Precision = "32-true"
 
     def __post_init__(self) -> None:
@@ -40,8 +37,6 @@ class Training:
         _rule("learning_rate", "a finite number > 0", rate, _number(rate) and rate > 0)
         _rule("weight_decay", "a finite number >= 0", self.weight_decay, _number(self.weight_decay, 0))
         _rule("label_smoothing", "in [0, 1)", self.label_smoothing, _number(self.label_smoothing, 0, 1, below=True))
-        momentum = self.batch_norm_momentum
-        _rule("batch_norm_momentum", "in (0, 1]", momentum, _number(momentum, 0, 1) and momentum > 0)
         warmup = self.warmup_epochs
         _rule("warmup_epochs", f"in [0, epochs={self.epochs})", warmup, _number(warmup, 0, self.epochs, below=True))
         _rule(

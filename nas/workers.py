@@ -32,7 +32,7 @@ class Pool(Protocol):
 
     @property
     def capacity(self) -> int:
-        """Jobs that can run at the same time, at least 1."""
+        """Jobs that can run at the same time; with 0 nothing is begun."""
 
     def submit(self, job: Job) -> None:
         """Take a job without waiting. Raises `WorkersError` once closed."""

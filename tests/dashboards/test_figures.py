@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from dashboards.figures import front_figure
+from dashboards.hypervolume import hypervolume_png
 from dashboards.page import front_html
-from dashboards.prints import front_png, hypervolume_png
+from dashboards.prints import front_png
 from nas.pareto import OBJECTIVES, front, hypervolume_history, reference_point
 from nas.results import Result, Worker
 

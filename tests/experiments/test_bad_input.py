@@ -300,7 +300,7 @@ def test_fewer_images_than_a_batch_train_in_one_batch_and_it_is_said(nas: Nas, f
     code, said = nas("search", "wide.yaml", "--out", str(tmp_path / "out"))
     assert code == 0
     assert "note: batch_size is 4096, so the 36 training images are one batch." in said
-    assert "2 trials (0 failed)" in said
+    assert "Pareto front of 2 trials" in said
 
 
 # The output folder ----------------------------------------------------------------------------------------------

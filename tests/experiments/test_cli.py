@@ -64,7 +64,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def out(folder: Path) -> Path:
     done = nas("search", str(folder / "sweep.yaml"), "--out", str(folder / "out"))
     assert done.returncode == 0, done.stderr
-    assert "Pareto front of 5 trials (0 failed)" in done.stdout
+    assert "Pareto front of 5 trials: 3 fully trained, 2 stopped at epoch 1, 0 failed" in done.stdout
     assert "front.html" in done.stdout
     return folder / "out"
 
@@ -174,7 +174,11 @@ def test_space_reports_size_costs_and_speed(folder: Path) -> None:
 def test_a_dry_run_tells_the_cost_and_writes_nothing(folder: Path, tmp_path: Path) -> None:
     done = nas("search", str(folder / "sweep.yaml"), "--out", str(tmp_path / "no"), "--dry-run")
     assert "5 trials" in done.stdout
+    assert "1.5 epochs in the mean" in done.stdout, "half of the trials go on from the first epoch to the second"
     assert not (tmp_path / "no").exists()
+    whole = nas("search", str(folder / "sweep.yaml"), "--out", str(tmp_path / "no"), "--dry-run", "--no-rungs")
+    assert "in the mean" not in whole.stdout
+    assert "proposed by surrogate" in whole.stderr
 
 
 @pytest.mark.parametrize(

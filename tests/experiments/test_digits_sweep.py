@@ -41,7 +41,11 @@ def test_every_dimension_takes_two_values_and_the_front_is_worth_looking_at(tmp_
             for name in space.active(row.choices):  # type: ignore[arg-type]
                 seen[name].add(row.choices[name])
     assert {name: len(seen[name]) for name in space.choices if len(seen[name]) < 2} == {}
-    assert len(rows) == len({row.digest for row in rows}) == sweep.budget.trials
+    last = {row.trial: row for row in rows}
+    assert len({row.digest for row in rows}) == len(last) > 60, "more networks than 60 trainings to the end would try"
+    assert sweep.budget.epochs is not None
+    assert sweep.budget.epochs - 8 < sum(row.epoch for row in last.values()) <= sweep.budget.epochs
+    assert {row.epoch for row in last.values()} == set(sweep.levels)
     assert all(row.values[name] <= limit for row in rows for name, limit in sweep.limits.costs.items())
     assert all(row.worker.node and row.worker.pid and row.worker.device for row in rows)
     assert len({row.worker.pid for row in rows}) >= 2, "two workers must have shared the work"

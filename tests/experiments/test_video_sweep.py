@@ -33,7 +33,7 @@ def nas(*words: str) -> subprocess.CompletedProcess[str]:
 def test_a_short_video_sweep_learns_space_and_time_and_every_command_takes_its_networks(tmp_path: Path) -> None:
     out = str(tmp_path / "out")
     nas("search", "digits-video", "--out", out, "--trials", "4", "--epochs", "2")
-    sweep, rows = read_sweep_of(Path(out)), list(Results(Path(out) / "results.jsonl"))
+    sweep, rows = read_sweep_of(Path(out)), list(Results(Path(out) / "results.jsonl").latest().values())
     assert Counter(row.kind for row in rows) == {"seed": len(sweep.seeds), "trial": 4}
     assert {row.state for row in rows} == {"complete"}
     assert all(from_json(row.architecture).input == (1, 4, 16, 16) for row in rows)

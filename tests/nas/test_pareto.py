@@ -13,6 +13,7 @@ from nas.pareto import (
     DEPTH,
     OBJECTIVES,
     Objective,
+    Spent,
     comparable,
     front,
     hypervolume,
@@ -26,9 +27,9 @@ THREE = (*TWO, OBJECTIVES["latency_ms"])
 WORKER = Worker(node="n1", pid=1, device="cpu")
 
 
-def result(trial: int, *, final=True, state="complete", kind="trial", **values: float) -> Result:
+def result(trial: int, *, final=True, state="complete", kind="trial", epoch=4, **values: float) -> Result:
     return Result(
-        trial=trial, kind=kind, digest=f"{trial:016x}", architecture={}, epoch=4, final=final, state=state,
+        trial=trial, kind=kind, digest=f"{trial:016x}", architecture={}, epoch=epoch, final=final, state=state,
         values=values, seconds=1.0, worker=WORKER, seed=trial,
     )  # fmt: skip
 
@@ -182,26 +183,38 @@ def test_dominated_results_add_no_volume_and_history_ends_at_the_whole_volume(ta
     assert 0 <= whole < math.inf
     assert hypervolume(front(table, objectives), objectives, corner) == pytest.approx(whole)
     history = hypervolume_history(table, objectives)
-    assert (history[-1][1] if history else 0.0) == pytest.approx(whole)
+    assert (history[-1].hypervolume if history else 0.0) == pytest.approx(whole)
 
 
 @given(tables(), st.sampled_from([TWO, THREE]))
 def test_hypervolume_never_falls_under_a_fixed_reference(table, objectives):
     history = hypervolume_history(table, objectives, {"accuracy": 0.0, "flops": 1e9, "latency_ms": 1e3})
-    assert [n for n, _ in history] == list(range(1, len(history) + 1))
-    values = [v for _, v in history]
-    assert all(later >= earlier - 1e-12 for earlier, later in itertools.pairwise(values))
+    assert all(
+        later.hypervolume >= earlier.hypervolume - 1e-12
+        and (later.trials, later.epochs, later.work) >= (earlier.trials, earlier.epochs, earlier.work)
+        for earlier, later in itertools.pairwise(history)
+    )
 
 
-def test_history_counts_finished_trials_and_leaves_rungs_out():
+def test_history_pays_for_partial_trainings_and_gives_them_no_volume():
+    macs = {"macs": 10.0}
     rows = [
-        result(0, final=False, accuracy=0.3, flops=1e3),  # a rung on the way
-        result(1, state="failed", flops=1e3),
-        result(0, accuracy=0.5, flops=1e3),
-        result(2, state="stopped", final=False, accuracy=0.9, flops=1e2),
+        result(9, kind="seed", accuracy=0.1, flops=1e3, epoch=8, **macs),  # for nothing
+        result(0, final=False, accuracy=0.3, flops=1e3, epoch=2, **macs),  # at a rung
+        result(1, state="failed", final=False, flops=1e3, epoch=1, **macs),
+        result(0, accuracy=0.5, flops=1e3, epoch=8, **macs),
+        result(0, kind="final", accuracy=0.9, flops=1e3, epoch=8, **macs),  # a retraining
+        result(2, state="stopped", final=False, accuracy=0.9, flops=1e2, epoch=0),
     ]
     corner = {"accuracy": 0.0, "flops": 1e4}
-    assert hypervolume_history(rows, TWO, corner) == [(1, 0.0), (2, pytest.approx(0.5)), (3, pytest.approx(0.5))]
+    half = pytest.approx(0.5)
+    assert hypervolume_history(rows, TWO, corner) == [
+        Spent(0, 0, 0.0, pytest.approx(0.1)),
+        Spent(0, 2, 20.0, pytest.approx(0.1)),
+        Spent(1, 3, 30.0, pytest.approx(0.1)),
+        Spent(2, 9, 90.0, half),
+        Spent(3, 9, 90.0, half),
+    ]
 
 
 def test_the_reference_is_ten_per_cent_beyond_the_limit_or_the_largest_cost():

@@ -21,7 +21,7 @@ from optuna.trial import TrialState
 
 from nas.folder import read_front, read_sweep_of
 from nas.pareto import OBJECTIVES, front
-from nas.results import Results
+from nas.results import Result, Results
 from nas.search import Outcome, Status, search
 from nas.sweep import Budget, Limits, Sweep, SweepError, Tracking, Workers, read_sweep
 from nas.training import Training
@@ -71,38 +71,62 @@ def sweep_on(images: str, trials: int, **changes: object) -> Sweep:
     return replace(sweep, **changes)  # type: ignore[arg-type]
 
 
+def trials(outcome: Outcome) -> int:
+    return len({r.trial for r in outcome.results})
+
+
 def study_in(out: Path) -> optuna.Study:
     """The Optuna study of the sweep in `out`."""
     name = f"{read_sweep_of(out).name}-{(out / 'id').read_text()}"
     return optuna.load_study(study_name=name, storage=JournalStorage(JournalFileBackend(str(out / "journal.log"))))
 
 
-def check_consistent(out: Path, trials: int) -> None:
-    """The promises of a finished search, read from its files alone."""
+def check_consistent(out: Path, trials: int) -> list[Result]:
+    """The promises of a finished search, read from its files alone; the last record of each trial."""
     rows = list(Results(out / "results.jsonl"))
-    assert [r.trial for r in rows] == list(dict.fromkeys(r.trial for r in rows)), "a trial was recorded twice"
-    assert len(rows) == trials
-    assert len({r.digest for r in rows}) == trials, "an architecture was trained twice"
-    objectives = [OBJECTIVES[name] for name in read_sweep_of(out).objectives]
-    assert [r.trial for r in read_front(out)] == [r.trial for r in front(rows, objectives)]
-    study = study_in(out)
-    told = {t.number: t for t in study.get_trials() if t.state != TrialState.FAIL}
-    assert all(t.state.is_finished() for t in study.get_trials())
-    assert set(told) == {r.trial for r in rows if r.state != "failed"}
+    sweep = read_sweep_of(out)
+    last: dict[int, Result] = {}
     for row in rows:
-        if row.state == "complete":
-            assert told[row.trial].values == [row.values[o.name] for o in objectives]
+        before = last.get(row.trial)
+        assert before is None or not before.ended, "a trial went on after its end"
+        if before is not None:
+            assert (row.digest, row.seed) == (before.digest, before.seed)
+            assert row.state == "failed" or row.epoch == sweep.levels[sweep.levels.index(before.epoch) + 1]
+            assert row.curve[: before.epoch] == before.curve, "what was trained before counts to the bit"
+        last[row.trial] = row
+    assert len(last) == trials
+    assert len({r.digest for r in last.values()}) == trials, "an architecture was trained twice"
+    objectives = [OBJECTIVES[name] for name in sweep.objectives]
+    assert [r.trial for r in read_front(out)] == [r.trial for r in front(last.values(), objectives)]
+    told = {t.number: t for t in study_in(out).get_trials()}
+    assert all(t.state.is_finished() for t in told.values())
+    assert set(last) <= set(told)
+    for row in last.values():
+        trial = told[row.trial]
+        if row.state == "failed":
+            assert trial.state == TrialState.FAIL
+        elif row.ended:  # one that waited at the end of a shorter sweep was told so
+            assert trial.state in (TrialState.COMPLETE, TrialState.PRUNED)
+            assert trial.values in (None, [row.values[o.name] for o in objectives])
+        else:
+            assert trial.state == TrialState.PRUNED
+            assert trial.values is None
+    return list(last.values())
 
 
 def test_a_search_reaches_its_budget_inside_its_limits(tmp_path: Path, images: str) -> None:
     seen: list[Status] = []
     outcome = search(sweep_on(images, 8), tmp_path / "out", watch=seen.append)
-    check_consistent(tmp_path / "out", 8)
+    last = check_consistent(tmp_path / "out", 8)
+    assert 4 <= sum(r.final for r in last) < 8, "half go on, and the front of the first rung"
     assert all(cost(from_json(r.architecture)).flops <= 120_000 for r in outcome.results)
     assert all(r.values["flops"] == cost(from_json(r.architecture)).flops for r in outcome.results)
-    assert sum(len(s.new) for s in seen) == 8
+    assert [r for s in seen for r in s.new] == list(outcome.results)
     assert outcome.ended == "the budget is spent"
-    assert [v for _, v in outcome.history] == sorted(v for _, v in outcome.history)
+    assert outcome.levels == seen[-1].levels == (1, 2)
+    assert seen[-1].reached == (8, sum(r.final for r in last))
+    assert outcome.history[-1].epochs == seen[-1].epochs == sum(r.epoch for r in last)
+    assert [at.hypervolume for at in outcome.history] == sorted(at.hypervolume for at in outcome.history)
 
 
 def test_front_members_keep_their_weights_and_get_a_test_accuracy(tmp_path: Path, images: str) -> None:
@@ -111,7 +135,8 @@ def test_front_members_keep_their_weights_and_get_a_test_accuracy(tmp_path: Path
 
     outcome = search(sweep_on(images, 6), tmp_path)
     kept = {p.name.partition(".")[0] for p in (tmp_path / "checkpoints").iterdir()}
-    assert kept == {f"trial-{r.trial:04d}" for r in outcome.front}
+    waiting = {r.trial for r in outcome.results if not r.final} - {r.trial for r in outcome.results if r.final}
+    assert kept == {f"trial-{n:04d}" for n in (*waiting, *(r.trial for r in outcome.front))}
     data = load(images, seed=0)
     for row in outcome.front:
         assert row.checkpoint is not None
@@ -150,7 +175,7 @@ def test_a_sweep_that_could_not_start_leaves_the_folder_free_for_the_mended_one(
     ):
         with pytest.raises(SweepError):
             search(broken, tmp_path)
-    assert len(search(sweep_on(images, 1), tmp_path).results) == 1
+    assert trials(search(sweep_on(images, 1), tmp_path)) == 1
 
 
 def test_a_training_function_that_is_not_there_stops_before_anything_starts(tmp_path: Path, images: str) -> None:
@@ -164,7 +189,7 @@ def test_two_folders_of_one_name_keep_apart_on_one_store_and_one_storage(tmp_pat
     store = f"sqlite:///{tmp_path / 'mlflow.db'}"
     shared = {"tracking": Tracking(uri=store), "storage": f"sqlite:///{tmp_path / 'optuna.db'}"}
     for name in ("a", "b"):
-        assert len(search(sweep_on(images, 2, **shared), tmp_path / name).results) == 2
+        assert trials(search(sweep_on(images, 2, **shared), tmp_path / name)) == 2
     client = MlflowClient(store)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -224,8 +249,9 @@ def test_a_training_function_of_the_users_own_is_held_to_its_word(
 ) -> None:
     (tmp_path / "my_trainings.py").write_text(TRAININGS)
     monkeypatch.syspath_prepend(str(tmp_path))
-    outcome = search(sweep_on(images, 2, train=f"my_trainings:{function}"), tmp_path / "out")
-    assert [r.state for r in outcome.results] == ["complete" if reason is None else "failed"] * 2
+    outcome = search(sweep_on(images, 2, train=f"my_trainings:{function}", rungs=None), tmp_path / "out")
+    state = "complete" if reason is None else "failed"
+    assert [(r.trial, r.state) for r in outcome.results[:2]] == [(0, state), (1, state)]
     assert all(reason is None or reason in (r.error or "") for r in outcome.results)
 
 
@@ -242,14 +268,16 @@ def test_data_that_changed_under_its_name_is_refused(tmp_path: Path, images: str
 def test_a_full_space_ends_the_search_and_says_so(tmp_path: Path, images: str) -> None:
     space = {"stages": [{"block": "plain", "width": [4, 8]}]}
     outcome = search(sweep_on(images, 9, space=space), tmp_path)
-    assert len(outcome.results) == 2
+    assert trials(outcome) == 2
     assert "2 architectures were proposed" in outcome.ended
-    assert len(search(sweep_on(images, 9, space=space), tmp_path).results) == 2
+    assert trials(search(sweep_on(images, 9, space=space), tmp_path)) == 2
 
 
 def test_a_budget_of_epochs_is_not_exceeded(tmp_path: Path, images: str) -> None:
     outcome = search(sweep_on(images, 1, budget=Budget(epochs=7)), tmp_path)
-    assert sum(r.epoch for r in outcome.results) == 6
+    assert outcome.history[-1].epochs in (6, 7)
+    outcome = search(sweep_on(images, 1, budget=Budget(epochs=7), rungs=None), tmp_path / "whole")
+    assert outcome.history[-1].epochs == 6
 
 
 def test_a_latency_limit_nobody_meets_leaves_every_trial_untrained(tmp_path: Path, images: str) -> None:
@@ -288,9 +316,8 @@ def test_a_result_that_was_not_told_and_a_trial_that_was_not_run_are_made_good(t
     (tmp_path / "results.jsonl").write_bytes(b"".join(lines[:-1]) + lines[-1][: len(lines[-1]) // 2])
     outcome = search(sweep_on(images, 6), tmp_path)
     assert (tmp_path / "results.jsonl.broken").exists()
-    rows = list(Results(tmp_path / "results.jsonl"))
-    assert len(rows) == len({r.trial for r in rows}) == len({r.digest for r in rows}) == 6
-    assert len(outcome.results) == 6
+    assert len({r.trial for r in outcome.results}) == len({r.digest for r in outcome.results}) == 6
+    check_consistent(tmp_path, 6)
 
 
 def test_a_second_driver_is_refused_and_told_who_holds_the_folder(tmp_path: Path, images: str) -> None:
@@ -354,4 +381,4 @@ def test_killed_with_9_in_mid_sweep_the_same_command_ends_with_every_trial_once(
     process = start(path, out)
     assert process.wait(timeout=240) == 0, out.with_suffix(".log").read_text()
     check_consistent(out, 10)
-    assert [r.error for r in Results(out / "results.jsonl")] == [None] * 10
+    assert {r.error for r in Results(out / "results.jsonl")} == {None}

@@ -43,7 +43,7 @@ def test_shipped_sweeps_are_read_and_open_with_their_purpose(path: Path) -> None
 
 def test_defaults_are_the_documented_ones(tmp_path: Path) -> None:
     sweep = read(tmp_path, GOOD)
-    assert (sweep.objectives, sweep.sampler, sweep.budget.trials) == (("accuracy", "flops"), "tpe", 40)
+    assert (sweep.objectives, sweep.sampler, sweep.budget.trials) == (("accuracy", "flops"), "surrogate", 40)
     assert sweep.limits.costs == {}
 
 

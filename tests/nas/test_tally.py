@@ -29,7 +29,7 @@ ROWS = st.builds(
         ROW, trial=trial, kind=kind, state=state, epoch=epoch, final=final, seconds=seconds, values=values
     ),
     st.integers(-2, 5),
-    st.sampled_from(["trial", "trial", "seed", "final"]),
+    st.sampled_from(["trial", "trial", "seed", "tune"]),
     st.sampled_from(["complete", "stopped", "failed"]),
     st.integers(0, 9),
     st.booleans(),
@@ -39,17 +39,22 @@ ROWS = st.builds(
 
 
 @given(st.lists(ROWS))
-def test_running_totals_equal_a_recount_of_the_last_record_of_each_trial(rows: list[Result]) -> None:
+def test_running_totals_equal_a_recount_of_the_table(rows: list[Result]) -> None:
     tally = Tally([], [])
     for row in rows:
         tally.add(row)
-    last = list({row.trial: row for row in rows}.values())
-    trials = [row for row in last if row.kind == "trial"]
-    assert tally.done == len(trials)
-    assert tally.failed == sum(row.state == "failed" for row in trials)
-    assert tally.stopped == sum(row.state == "stopped" for row in trials)
-    assert tally.epochs == sum(row.epoch for row in trials)
-    assert tally.seconds == sum(row.seconds for row in last)
+    trials = [row for row in rows if row.kind == "trial"]
+    last = {row.trial: row for row in trials}
+    reached = {n: max(row.epoch for row in trials if row.trial == n) for n in last}
+    assert tally.done == len(last)
+    assert tally.failed == sum(row.state == "failed" for row in last.values())
+    assert tally.stopped == sum(row.state == "stopped" for row in last.values())
+    assert tally.epochs == sum(reached.values())
+    assert {n: tally.epoch(n) for n in last} == reached
+    assert tally.epoch(99) == 0
+    assert 99 not in tally
+    assert all(n in tally for n in last)
+    assert tally.seconds == sum(row.seconds for row in rows if row.kind in ("trial", "seed"))
 
 
 @given(st.lists(ROWS))

@@ -4,15 +4,18 @@ import math
 import os
 import zipfile
 from dataclasses import asdict
-from itertools import pairwise
+from itertools import islice, pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from nas.data import Resident, load
+from nas import train as train_module
+from nas.data import Resident, load, mix
 from nas.train import (
+    CALIBRATION_BATCHES,
+    CALIBRATION_SEED,
     Trained,
     Training,
     TrainingError,
@@ -153,11 +156,28 @@ def test_auxiliary_heads_train_by_their_weight(digits: Resident) -> None:
     assert not moved(0.0)
 
 
-def test_batch_norm_momentum_is_set_on_every_norm_of_an_octave_network(digits: Resident) -> None:
-    network, _ = run(digits, Training(epochs=1, batch_norm_momentum=0.37), of=architecture(low=8))
+def test_statistics_are_the_mean_over_calibration_images_not_a_running_one(digits: Resident) -> None:
+    """Of the first norm of an octave network with an auxiliary head, from its own input; every norm has new ones."""
+    network, _ = run(digits, Training(epochs=1), of=architecture(low=8, tap=0.3))
     norms = [m for m in network.modules() if isinstance(m, torch.nn.BatchNorm2d)]
     assert len(norms) == 4
-    assert {m.momentum for m in norms} == {0.37}
+    assert {norm.momentum for norm in norms} == {0.1}
+    assert {int(norm.num_batches_tracked) for norm in norms} == {CALIBRATION_BATCHES}
+    batches = islice(digits.epoch(64, seed=mix(0, CALIBRATION_SEED), epoch=1), CALIBRATION_BATCHES)
+    with torch.no_grad():
+        first = [network.body[0][0](x) for x, _ in batches]
+    assert torch.allclose(norms[0].running_mean, torch.stack([x.mean((0, 2, 3)) for x in first]).mean(0), atol=1e-5)
+    assert torch.allclose(norms[0].running_var, torch.stack([x.var((0, 2, 3)) for x in first]).mean(0), rtol=1e-4)
+
+
+def test_calibrating_changes_no_weight_and_draws_nothing(digits: Resident, monkeypatch: pytest.MonkeyPatch) -> None:
+    def weights() -> list[torch.Tensor]:
+        network, _ = run(digits, Training(epochs=2), of=architecture(tap=0.3))
+        return [p.detach() for p in network.parameters()]
+
+    calibrated = weights()
+    monkeypatch.setattr(train_module._Run, "_calibrate", lambda self, number: None)
+    assert all(map(torch.equal, calibrated, weights()))
 
 
 def test_a_loss_that_is_not_finite_fails_with_the_curve_so_far(digits: Resident) -> None:
@@ -191,7 +211,6 @@ def test_every_way_of_saying_out_of_memory_is_known() -> None:
         ("learning_rate", math.nan),
         ("weight_decay", -0.1),
         ("label_smoothing", 1.0),
-        ("batch_norm_momentum", 0.0),
         ("warmup_epochs", 8),
         ("precision", "32"),
     ],

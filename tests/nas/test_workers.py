@@ -421,6 +421,41 @@ def test_a_training_that_returns_nothing_is_a_failed_result(tmp_path: Path) -> N
     assert "must return a nas.train.Trained" in result.error
 
 
+def test_a_training_begins_from_what_fits_of_the_network_that_it_inherits(tmp_path: Path) -> None:
+    """At a learning rate that changes nothing: the same network is as good as its parent at once."""
+    parent = run(replace(job(0, tmp_path), until=12, training=Training(epochs=12)), device="cpu")
+    still = Training(epochs=2, learning_rate=1e-12)
+    child = replace(job(1, tmp_path), training=still, until=1, inherit=parent.checkpoint)
+    assert parent.values["accuracy"] > 0.2
+    assert run(child, device="cpu").values["accuracy"] == pytest.approx(parent.values["accuracy"], abs=0.03)
+    none, gone = replace(job(2, tmp_path), training=still, until=1), str(tmp_path / "gone.safetensors")
+    alone = [run(j, device="cpu") for j in (none, replace(none, inherit=gone, checkpoint=str(tmp_path / "other")))]
+    assert alone[0].values["accuracy"] == alone[1].values["accuracy"] < parent.values["accuracy"] - 0.05
+
+    def grown(width: int) -> dict[str, object]:
+        layers = (
+            Conv(4, 3, 2),
+            Norm(),
+            Activation(),
+            Conv(width, 3, 2),
+            Norm(),
+            Activation(),
+            AdaptivePool(),
+            Flatten(),
+        )
+        architecture = Architecture((1, 16, 16), Chain((*layers, Linear(10))))
+        return {"architecture": to_json(architecture), "digest": architecture.digest}
+
+    wider = run(replace(child, trial=5, until=2, checkpoint=str(tmp_path / "wider"), **grown(12)), device="cpu")
+    assert wider.checkpoint is not None
+    mine, theirs = load(Path(wider.checkpoint)).state_dict(), load(Path(str(parent.checkpoint))).state_dict()
+    fits = [
+        name for name in mine if mine[name].shape == theirs[name].shape and "running" not in name and mine[name].ndim
+    ]
+    assert 3 <= len(fits) < len(mine)
+    assert all((mine[name] - theirs[name]).abs().max() < 1e-6 for name in fits)
+
+
 def test_missing_data_is_a_failed_result_that_says_so(tmp_path: Path) -> None:
     result = run(job(0, tmp_path, data=str(tmp_path / "gone.npz")), device="cpu")
     assert result.error is not None

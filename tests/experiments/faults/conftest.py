@@ -17,6 +17,7 @@ import optuna
 import pytest
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
+from optuna.trial import TrialState
 
 from nas.folder import read_front, read_sweep_of
 from nas.pareto import OBJECTIVES, front
@@ -36,6 +37,7 @@ SPACE = {
 }
 
 TRAININGS = '''
+import json
 import os
 import time
 from pathlib import Path
@@ -49,27 +51,27 @@ def number(checkpoint):
     return int(checkpoint.name.split("-")[1])
 
 
-def note(checkpoint):
+def note(checkpoint, until):
     """A line of who trains what, and whether the table has it already; how many lines the trial had before."""
     path = Path("trainings.log")
     before = path.read_text().splitlines() if path.exists() else []
     table = checkpoint.parents[1] / "results.jsonl"
     lines = table.read_text().splitlines(keepends=True) if table.exists() else []
-    start = f'{{"trial":{number(checkpoint)},'
-    known = any(line.startswith(start) and line.endswith("\\n") for line in lines)
+    rows = [json.loads(line) for line in lines if line.endswith("\\n") and line.startswith("{")]
+    known = any(row["trial"] == number(checkpoint) and row["epoch"] >= until for row in rows)
     with open(path, "a") as file:
         file.write(f"{number(checkpoint)} {os.getpid()} {'known' if known else 'new'}\\n")
     return sum(line.split()[0] == str(number(checkpoint)) for line in before)
 
 
-def noted(network, data, training, *, checkpoint, **more):
-    note(checkpoint)
-    return train(network, data, training, checkpoint=checkpoint, **more)
+def noted(network, data, training, *, checkpoint, until, **more):
+    note(checkpoint, until)
+    return train(network, data, training, checkpoint=checkpoint, until=until, **more)
 
 
-def faulty(network, data, training, *, checkpoint, **more):
+def faulty(network, data, training, *, checkpoint, until, **more):
     """Trial 0 loses a worker, 1 has no memory, 2 has weights of NaN, 3 hangs once, 4 hangs; the others are well."""
-    trial, before = number(checkpoint), note(checkpoint)
+    trial, before = number(checkpoint), note(checkpoint, until)
     if trial == 0 and not before:
         os.kill(os.getpid(), 9)
     if trial == 1:
@@ -80,7 +82,7 @@ def faulty(network, data, training, *, checkpoint, **more):
         )
     if trial == 4 or (trial == 3 and not before):
         time.sleep(600)
-    return train(network, data, training, checkpoint=checkpoint, **more)
+    return train(network, data, training, checkpoint=checkpoint, until=until, **more)
 '''
 
 
@@ -123,25 +125,30 @@ class Sweeping:
         return list(Results(self.out / "results.jsonl"))
 
     def trainings(self) -> list[tuple[int, int]]:
-        """(trial, process) of every training that was begun. None may be of a trial that was in the table then."""
+        """(trial, process) of every rung job that was begun. None may be one that was in the table then."""
         lines = [line.split() for line in (self.root / "trainings.log").read_text().splitlines()]
         assert [line for line in lines if line[2] == "known"] == []
         return [(int(trial), int(process)) for trial, process, _ in lines]
 
     def check(self) -> list[Result]:
-        """The promises of a finished search, read from its files alone: its rows."""
-        rows = self.rows()
-        assert len(rows) == len({r.trial for r in rows}) == self.trials, "every trial must be there once"
-        assert len({r.digest for r in rows}) == self.trials, "an architecture was proposed twice"
+        """The promises of a finished search, read from its files alone: the last row of each trial."""
         sweep = read_sweep_of(self.out)
+        steps = [(r.trial, r.epoch) for r in self.rows() if r.state == "complete"]
+        assert len(steps) == len(set(steps)), "every rung of a trial must be there once"
+        assert {epoch for _, epoch in steps} <= set(sweep.levels)
+        rows = list(Results(self.out / "results.jsonl").latest().values())
+        assert len(rows) == self.trials, "every trial must be there"
+        assert len({r.digest for r in rows}) == self.trials, "an architecture was proposed twice"
         members = [r.trial for r in front(rows, [OBJECTIVES[name] for name in sweep.objectives])]
         assert [r.trial for r in read_front(self.out)] == members
         journal = JournalStorage(JournalFileBackend(str(self.out / "journal.log")))
         study = optuna.load_study(study_name=f"{sweep.name}-{(self.out / 'id').read_text()}", storage=journal)
         assert all(t.state.is_finished() for t in study.get_trials())
         told = {t.number: t.values for t in study.get_trials() if t.values}
-        points = {r.trial: [r.values[o] for o in sweep.objectives] for r in rows if r.state == "complete"}
-        assert told == points
+        stopped = {t.number for t in study.get_trials() if t.state == TrialState.PRUNED}
+        points = {r.trial: [r.values[o] for o in sweep.objectives] for r in rows if r.final}
+        assert {n: point for n, point in points.items() if n not in stopped} == told
+        assert {r.trial for r in rows if not r.ended} <= stopped, "what waits at a rung is told as stopped there"
         if sweep.tracking.uri != "off":
             runs = self.runs(self.out / "mlflow.db")
             assert sorted(int(tags["nas.trial"]) for tags in runs) == sorted(r.trial for r in rows)

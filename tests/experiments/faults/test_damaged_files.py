@@ -57,7 +57,7 @@ def test_a_journal_damaged_in_its_middle_is_filled_from_the_table(sweeping: Call
 def test_damaged_checkpoints_are_said_and_the_training_starts_over(
     sweeping: Callable[..., Any], wait_for: Callable[..., None]
 ) -> None:
-    one = sweeping(3, training={"epochs": 400, "batch_size": 16})
+    one = sweeping(3, training={"epochs": 400, "batch_size": 16}, rungs=False)
     script = "import sys, nas.train, experiments.cli; nas.train.SAVE_EVERY_S = 0.0; experiments.cli.main()"
     process = one.start(script=("-c", script))
     wait_for((one.out / "checkpoints" / "trial-0000").exists, process)

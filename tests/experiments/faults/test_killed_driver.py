@@ -135,10 +135,10 @@ def test_a_driver_killed_at_ten_moments_leaves_every_trial_once(tmp_path: Path, 
         when = rng.uniform(0, 1) if moment == "clock" else 1 if moment == "in the front" else rng.randint(1, 4)
         before = len(one.rows())
         said = one.run(script=("killed.py", moment, str(when)), code=-9)
-        print(f"{moment}, {when:.3g}: {before} -> {len(one.rows())} trials", *re.findall("jsonl?.*broken.*", said))
+        print(f"{moment}, {when:.3g}: {before} -> {len(one.rows())} rows", *re.findall("jsonl?.*broken.*", said))
     one.run()
     rows = one.check()
     trainings = one.trainings()
-    print(f"{len(trainings)} trainings of {len(rows)} trials")
-    assert len(trainings) <= len(rows) + 10, "a kill costs the training in flight, no more"
+    print(f"{len(trainings)} trainings for {len(one.rows())} rows of {len(rows)} trials")
+    assert len(trainings) <= len(one.rows()) + 10, "a kill costs the training in flight, no more"
     assert {r.state for r in rows} == {"complete"}

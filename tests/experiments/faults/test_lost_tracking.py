@@ -60,7 +60,7 @@ def test_a_locked_sqlite_is_said_and_gets_everything_later(sweeping: Callable[..
     with closing(sqlite3.connect(one.out / "mlflow.db", isolation_level=None)) as held:
         held.execute("begin exclusive")
         said = one.run()
-    assert len(one.rows()) == 4
+    assert len({row.trial for row in one.rows()}) == 4
     assert "MLflow still lacks" in said
     assert len(one.runs(one.out / "mlflow.db")) == 2
     one.run()
