@@ -62,7 +62,7 @@ def estimate(sweep: Sweep) -> tuple[list[str], dict[str, object]]:
     lines = [
         f"feasible   {report.feasible:.0%} of the space",
         f"a trial    {short(macs)} multiply-adds an image at the median; {epoch_s:.2f} s an epoch here, "
-        f"{duration(trial_s)} in all" + (f", {epochs:.3g} epochs in the mean" if sweep.halving else ""),
+        f"{duration(trial_s)} in all" + (f", {epochs:.3g} epochs in the mean" if sweep.effective_rungs else ""),
     ]
     if trials:
         lines += [
@@ -76,6 +76,6 @@ def estimate(sweep: Sweep) -> tuple[list[str], dict[str, object]]:
 
 def mean_epochs(sweep: Sweep) -> float:
     """Epochs that a trial is trained for, in the mean over a long sweep."""
-    eta = sweep.halving.eta if sweep.halving else 1.0
+    eta = sweep.effective_rungs.eta if sweep.effective_rungs else 1.0
     steps = pairwise((0, *sweep.levels))
     return sum((upper - lower) / eta**rung for rung, (lower, upper) in enumerate(steps))

@@ -44,9 +44,9 @@ def describe(sweep: Sweep, out: Path) -> list[str]:
 
 
 def _training(sweep: Sweep) -> str:
-    if sweep.halving is None or not sweep.levels[:-1]:
+    if sweep.effective_rungs is None or not sweep.levels[:-1]:
         return f"training   {sweep.training.epochs} epochs, every trial"
-    eta = sweep.halving.eta
+    eta = sweep.effective_rungs.eta
     best: dict[float, str] = {2: "the better half", 3: "the best third", 4: "the best quarter"}
     return f"rungs      {', '.join(map(str, sweep.levels))} epochs, {best.get(eta, f'the best {1 / eta:.0%}')} goes on"
 

@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from experiments.cli import open_sweep
+from experiments.opened import open_sweep
 from nas.tune import searcher, trainable, tune
 
 

@@ -119,6 +119,12 @@ def stem(trial: int) -> str:
     return f"trial-{trial:04d}" if trial >= 0 else f"seed-{-trial:04d}"
 
 
+def trial_of(name: str) -> int | None:
+    """The trial whose training the file `name` is; None for any other file."""
+    number = name.removeprefix("trial-")
+    return int(number) if name != number and number.isdecimal() else None
+
+
 def _cut(value: object) -> str:
     text = json.dumps(value)
     return text if len(text) < 120 else text[:117] + "..."
@@ -150,7 +156,7 @@ def find_trial(out: Path, number: int) -> Result:
     row = Results(out / "results.jsonl").latest().get(number)
     if row is None or row.state != "complete" or not row.final:
         members = ", ".join(str(member.trial) for member in read_front(out))
-        state = "is not there" if row is None else f"is {row.state}"
+        state = "is not there" if row is None else f"ended at epoch {row.epoch}" if not row.ended else f"is {row.state}"
         raise SweepError(
             [f"--trial: must be a fully trained trial of {out} (got {number}, which {state}; front: {members})"]
         )

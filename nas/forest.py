@@ -9,9 +9,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-TREES = 100
+TREES = 50
 LEAF = 3  # rows in a leaf, at least; with 3 the doubt is about as large as the error
-SHARE = 0.5  # of the columns that each split looks at
+LEAVES = 1_000  # in a tree, about, at most: of many rows a leaf holds more, which bounds what a fit takes
+SHARE = 1 / 3  # of the columns that each split looks at; all of them did worse below a hundred rows
 
 
 class Forest:
@@ -38,8 +39,9 @@ class Forest:
         from sklearn.tree import ExtraTreeRegressor  # here: it takes a second to import
 
         rows, targets = np.stack(self._rows), np.array(self._targets)
+        leaf = max(LEAF, len(rows) // LEAVES)
         trees = [
-            ExtraTreeRegressor(min_samples_leaf=LEAF, max_features=SHARE, random_state=self._seed + number)
+            ExtraTreeRegressor(min_samples_leaf=leaf, max_features=SHARE, random_state=self._seed + number)
             for number in range(TREES)  # scikit-learn's own forest takes half as long again on a hundred rows
         ]
         self._trees = [tree.fit(rows, targets, check_input=False).tree_ for tree in trees]

@@ -17,11 +17,12 @@ from typing import Self
 from nas.data import load
 from nas.folder import full_disk_said, held, read_sweep_of, refuse_another, refuse_other_data, weights, write_json
 from nas.jobs import Job, WorkersError
+from nas.learner import decoded
 from nas.pareto import OBJECTIVES, front
 from nas.results import Result, Results
 from nas.search import Outcome, search
 from nas.sweep import Sweep, SweepError
-from nas.tune_report import Report, code_of, read_experiment, setting_of
+from nas.tune_report import Report, read_experiment, setting_of
 from searchspace.architecture import ArchitectureError
 from searchspace.checkpoint import CheckpointError
 from searchspace.checkpoint import load as load_network
@@ -118,7 +119,7 @@ def _row(report: Report, sweep: Sweep, space: Codes, fingerprint: str) -> Result
     """The result of a report, not numbered yet; None where it is over a limit. Raises `SweepError` for a stranger."""
     _refuse_other_setting(report, setting_of(sweep, fingerprint))
     try:
-        candidate = space.candidate(code_of(space, report.config))
+        candidate = space.candidate(decoded(space, report.config))
     except (SpaceError, ArchitectureError) as error:
         raise SweepError([f"trial {report.trial}: must be of the sweep's space ({error})"]) from None
     architecture, price = candidate.architecture, cost(candidate.architecture)

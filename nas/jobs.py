@@ -26,7 +26,7 @@ from nas.latency import latency_ms, one_thread
 from nas.results import Epoch, Result, Worker
 from nas.train import Train, Trained, TrainingFailed, evaluate, out_of_memory
 from nas.training import Training
-from searchspace.checkpoint import load, save
+from searchspace.checkpoint import CheckpointError, load, save
 from searchspace.network import Network, build
 from searchspace.notation import from_json
 
@@ -43,7 +43,8 @@ class Job:
     Latency is measured where `measure_latency` or `latency_limit_ms` asks for it. Once fully trained, the network is
     written to `checkpoint` + ".safetensors", which is then the result's checkpoint. `train` names a function like
     `nas.train.train` as "package.module:function". `evaluate_test` adds values["test_accuracy"]. Where the training has
-    not begun, it starts from what fits of the network in the file `inherit`, if that is there.
+    not begun, it starts from what fits of the network in the file `inherit`; where that is gone, from nothing, and the
+    result has no parent.
     """
 
     trial: int
@@ -91,8 +92,10 @@ def run(job: Job, *, node: str | None = None, device: str = "auto") -> Result:
                     return result("stopped")
             data = _data(job.data, job.data_seed, device)
             checkpoint = Path(job.checkpoint) if job.checkpoint else None
+            note = None
             if job.inherit and not (checkpoint and checkpoint.exists()):
-                _inherit(network, Path(job.inherit))
+                note = _inherit(network, Path(job.inherit))
+                job = job if note is None else replace(job, parent=None)
             trained = resolve(job.train)(
                 network, data, job.training, seed=job.seed, until=job.until, checkpoint=checkpoint, device=device
             )
@@ -107,7 +110,7 @@ def run(job: Job, *, node: str | None = None, device: str = "auto") -> Result:
             values["accuracy"] = last.val_accuracy
             if job.evaluate_test:
                 _, values["test_accuracy"] = evaluate(network, data, "test", device=device)
-            done = replace(result("complete", trained.curve), note=trained.note)
+            done = replace(result("complete", trained.curve), note=trained.note or note)
             if done.final and checkpoint is not None:
                 network_file = checkpoint.with_name(f"{checkpoint.name}.safetensors")
                 save(network_file, network)
@@ -123,13 +126,18 @@ def run(job: Job, *, node: str | None = None, device: str = "auto") -> Result:
             torch.cuda.empty_cache()  # other trials share the card
 
 
-def _inherit(network: Network, file: Path) -> None:
-    """Take over every tensor of the network in `file` that has the same name and shape here."""
-    if file.exists():
+def _inherit(network: Network, file: Path) -> str | None:
+    """Take over every tensor of the network in `file` that has the same name and shape here; why not, if not.
+
+    A parent that left the front has no file any more.
+    """
+    try:
         mine, theirs = network.state_dict(), load(file).state_dict()
-        network.load_state_dict(
-            {k: theirs[k] if k in theirs and theirs[k].shape == v.shape else v for k, v in mine.items()}
-        )
+    except CheckpointError as error:
+        return f"It inherits nothing: {error}"
+    fits = {name: theirs[name] for name, own in mine.items() if name in theirs and theirs[name].shape == own.shape}
+    network.load_state_dict(mine | fits)
+    return None
 
 
 def resolve(name: str) -> Train:

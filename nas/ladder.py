@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence, Set
+from itertools import islice
 
 from nas.pareto import Objective
 from nas.results import Result
 from nas.rungs import Losses, best_first, place, promotion
 
-KEPT = 64  # checkpoints of waiting trials, of each rung; one that is promoted without its own is trained anew
+KEPT = 64  # checkpoints of waiting trials, of each rung, once there are many; one promoted without it is trained anew
 
 
 class Ladder:
@@ -20,7 +21,7 @@ class Ladder:
         self._table: list[dict[int, Losses]] = [{} for _ in levels]
         self._waiting: dict[int, Result] = {}
         self._away: set[int] = set()
-        self._nobody: bool | None = None  # asked with this `closing`, nobody was to go on, and nothing came in since
+        self._nobody: bool | None = None  # as asked with this `closing`, nobody was to go on; nothing came in since
 
     def add(self, row: Result) -> None:
         """Take note of a record: its trial waits at its rung, or is over."""
@@ -35,7 +36,7 @@ class Ladder:
 
     def next(self, *, closing: bool = False) -> tuple[Result, int] | None:
         """(the record of a trial that is to go on, the epoch to go on to), or None. See `nas.rungs.promotion`."""
-        if self._nobody is closing or not self._waiting:
+        if not self._waiting or (self._nobody is not None and self._nobody >= closing):
             return None
         found = promotion(self._table, self._away, self._eta, closing=closing)
         if found is None:
@@ -62,13 +63,14 @@ class Ladder:
         """The trials that reached the level of this number."""
         return {trial for rung in self._table[at:] for trial in rung}
 
-    def kept(self) -> Iterable[int]:
-        """The waiting trials whose checkpoints are kept: the best of each rung."""
+    def kept(self, there: Set[int | None]) -> set[int]:
+        """Of the trials whose checkpoints are `there`, those that wait; of too many, the best of each rung."""
         waiting = self.waiting
-        if len(waiting) <= KEPT:
-            return waiting
+        here = {trial for trial in there if trial in waiting}
+        if len(here) <= 2 * KEPT:
+            return here
         kept: set[int] = set()
         for at, rung in enumerate(self._table):
-            here = {trial: rung[trial] for trial in (rung.keys() & waiting) - self._from(at + 1)}
-            kept.update(trial for _, place, trial in best_first(here) if place < KEPT)
-        return kept
+            standing = {trial: rung[trial] for trial in (rung.keys() & waiting) - self._from(at + 1)}
+            kept.update(trial for *_, trial in islice(best_first(standing), KEPT))
+        return here & kept

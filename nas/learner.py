@@ -15,8 +15,8 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial
 
 from nas.results import Result
-from searchspace.choices import Value
-from searchspace.codes import Candidate, Code
+from searchspace.choices import SpaceError, Value
+from searchspace.codes import Candidate, Code, Codes
 from searchspace.cost import Cost
 
 
@@ -67,4 +67,17 @@ def code_of(choices: Mapping[str, object]) -> Code:
     """The code in a row's choices; JSON has lists where a code has tuples."""
     values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in choices.items()}
     code: dict[str, Value] = values
+    return code
+
+
+def decoded(space: Codes, config: Mapping[str, object]) -> Code:
+    """The space's code of a point as Optuna has it. Raises `SpaceError` for one of another space."""
+    code: Code = {}
+    for name, values in space.choices.items():
+        told = {(type(plain(value)), plain(value)): value for value in values}
+        got = config.get(name)
+        if (type(got), got) not in told:
+            listed = ", ".join(repr(value) for _, value in told)
+            raise SpaceError([((), f"choice {name!r} must be one of {listed} (got {got!r})")])
+        code[name] = told[type(got), got]  # type: ignore[index]
     return code

@@ -31,7 +31,7 @@ class MovingFront:
 
     def add(self, row: Result) -> bool:
         """Whether a record moved the front."""
-        moved = front([*self.members, row], self._objectives)
+        moved = front([*self.members, row], self._objectives) if row.final else self.members
         if moved == self.members:
             return False
         self.members, self._volume = moved, None

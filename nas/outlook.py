@@ -2,9 +2,9 @@
 
 A forest learns the accuracy at an epoch from the network and that epoch, another what a network gains from a known
 epoch to a later one: a partial training teaches at its own epoch, and nothing pretends to be final. (One forest with
-the known accuracy as a feature hardly looked at it: Kendall's tau against the final accuracy of 211 digits networks
-was 0.60 by a quarter of their curve and 0.59 by half of it, against 0.73 and 0.86.) Where latency is an objective or
-has a limit, a third learns its logarithm.
+the known accuracy as a feature hardly looked at it: taught by 100 of 211 digits networks, Kendall's tau of the others
+against their final accuracy was 0.60 by a quarter of the curve and 0.59 by half of it, and is 0.73 and 0.86 now.)
+Where latency is an objective or has a limit, a third forest learns its logarithm.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ class Outlook:
             self._latency.teach(begun.columns, math.log10(latency_ms))
             begun.latency_ms = latency_ms
         self.rows += math.isfinite(accuracy) or math.isfinite(latency_ms)
-        begun.decided = row.final or row.state != "complete"
+        begun.decided = row.ended
         values = [row.values.get(o.name, math.nan) for o in self.objectives]
         begun.final = row.final and row.state == "complete" and all(map(math.isfinite, values))
         return begun

@@ -165,7 +165,7 @@ def hypervolume_history(
             epochs, work = epochs + more, work + more * row.values.get("macs", 0.0)
             if row.ended:
                 ended.add(row.trial)
-        grown = front([*members, row], objectives)
+        grown = front([*members, row], objectives) if row.final else members
         if grown != members:
             members, value = grown, hypervolume(grown, objectives, corner)
         history.append(Spent(len(ended), epochs, work, value))

@@ -6,7 +6,7 @@ in, the oldest go.
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass, field
 from random import Random
 
@@ -19,9 +19,10 @@ from searchspace.cost import cost
 
 SIZE = 1_000  # candidates that are kept
 FIRST = 256  # attempts that an empty pool begins with
-FRESH = 32  # attempts for each proposal
+FRESH = 24  # attempts for each proposal
+FEW = 8  # attempts that there is always time for
 CHANGED = 2 / 3  # of the attempts change a parent; the others are members drawn uniformly
-CROSSED = 1 / 2  # of the changed ones have two parents
+CROSSED = 1 / 4  # of the changed ones have two parents
 
 
 @dataclass(slots=True, eq=False)
@@ -63,10 +64,15 @@ class Pool:
     def discard(self, digest: str) -> None:
         self._members.pop(digest, None)
 
-    def feed(self, parents: Sequence[Candidate]) -> list[Screened]:
-        """Let in what a bounded number of attempts finds, and drop the oldest beyond the size; what came in."""
+    def feed(self, parents: Sequence[Candidate], more: Callable[[], bool] = lambda: True) -> list[Screened]:
+        """Let in what a bounded number of attempts finds, and drop the oldest beyond the size; what came in.
+
+        Beyond a few, attempts go on while there is time for `more`.
+        """
         fresh: list[Screened] = []
-        for _ in range(FRESH if self._members else FIRST):
+        for number in range(FRESH if self._members else FIRST):
+            if number >= FEW and not more():
+                break
             parent = self.rng.choice(parents) if parents and self.rng.random() < CHANGED else None
             found = self._screened(self._made(parent, parents), parent)
             if found is not None:

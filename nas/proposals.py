@@ -20,7 +20,7 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from nas.evolution import Evolution, LocalSearch
-from nas.learner import Learner, plain
+from nas.learner import Learner, decoded, plain
 from nas.pareto import Objective
 from nas.results import Result
 from nas.start import Start
@@ -45,8 +45,8 @@ class SpaceFull(Exception):
 class Setting:
     """What a sampler is made for; a training has `epochs`.
 
-    `extra` is one more feature of the surrogate. With a `share` it may use that share of the seconds that the workers
-    gave, whatever they gave; without, what it proposes depends on the seed and the rows alone.
+    `extra` is one more feature of the surrogate. With a `share` it may use that share of the seconds that pass;
+    without, what it proposes depends on the seed and the rows alone.
     """
 
     space: Codes
@@ -132,11 +132,8 @@ class Proposals(BaseSampler):
         }
 
     def code(self, parameters: Mapping[str, object]) -> Code:
-        """The space's code of a trial's parameters. Raises `KeyError` for parameters of another space."""
-        return {
-            name: next(v for v in values if plain(v) == parameters[name] and type(plain(v)) is type(parameters[name]))
-            for name, values in self.space.choices.items()
-        }
+        """The space's code of a trial's parameters. Raises `SpaceError` for parameters of another space."""
+        return decoded(self.space, parameters)
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         return self.distributions

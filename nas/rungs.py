@@ -17,6 +17,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
+from itertools import pairwise
 
 import moocore
 import numpy as np
@@ -38,6 +39,11 @@ class Rungs:
 
     shares: tuple[float, ...] = (FIRST, FIRST * ETA)
     eta: float = ETA
+
+    def __post_init__(self) -> None:
+        rising = all(low < high for low, high in pairwise((-1.0, *self.shares, 1.0)))
+        if not (rising and self.shares and self.shares[0] >= 0 and 1 < self.eta < math.inf):
+            raise ValueError(f"`shares` must rise within [0, 1) and `eta` be above 1, but got {self}.")
 
     def levels(self, epochs: int) -> tuple[int, ...]:
         """The rungs in epochs, rising; the last is `epochs`."""

@@ -25,6 +25,7 @@ from nas.folder import (
     refuse_another,
     refuse_other_data,
     stem,
+    trial_of,
     write_json,
 )
 from nas.interrupts import Interrupts
@@ -45,13 +46,14 @@ from nas.survey import Range, Survey, miss, survey
 from nas.sweep import Sweep, SweepError, Workers
 from nas.tally import Tally
 from nas.tracking import Tracker
+from nas.training import MOST
 from nas.workers import InProcessPool, Pool, RayPool
 from searchspace.choices import SpaceError
 from searchspace.codes import Candidate, Codes
 from searchspace.cost import cost
 from searchspace.spaces import open_space
 
-SHARE = 0.1  # of the time that workers give, for the surrogate to think in
+SHARE = 0.2  # of the time that passes, for the surrogate to think in
 REQUEUES = 3  # of a trial whose driver died; then it is recorded as failed
 
 
@@ -136,6 +138,9 @@ def search(
         data = load(sweep.data, seed=sweep.seed)
         space = open_space(sweep.space, input=data.input, classes=data.classes)
         seeds = seeds_of(sweep, data)
+        if (sweep.budget.epochs or MOST) < sweep.training.epochs:
+            rule = f"must allow one training of {sweep.training.epochs} epochs (got {sweep.budget.epochs})"
+            raise SweepError([f"budget.epochs: {rule}"])
         if sweep.training.batch_size > (images := data.sizes["train"]):
             say(f"note: batch_size is {sweep.training.batch_size}, so the {images} training images are one batch.")
         found = _surveyed(sweep, space, out)
@@ -215,7 +220,7 @@ class _Search:
         self.tally = Tally(self.table, self.objectives)
         self.spending = Spending(sweep, self.tally)
         self.front = MovingFront(out, table, self.objectives, self.tally, report, sweep.limits)
-        self.ladder = Ladder(sweep.levels, sweep.halving.eta if sweep.halving else 1.0, self.objectives)
+        self.ladder = Ladder(sweep.levels, sweep.effective_rungs.eta if sweep.effective_rungs else 1.0, self.objectives)
         for row in self.table:
             self.ladder.add(row)
             self.proposals.learn(row)
@@ -268,7 +273,8 @@ class _Search:
                     self.in_flight[job.trial] = job
                     pool.submit(job)
                 if not self.in_flight:
-                    tell_stopped(self.study, self.ladder.waiting)
+                    if capacity:
+                        tell_stopped(self.study, self.ladder.waiting)
                     return
                 with interrupts.allowed():
                     finished = pool.finished(0.5)
@@ -305,15 +311,16 @@ class _Search:
         return self._promote(closing=True)
 
     def _promote(self, *, closing: bool = False) -> Job | None:
-        """The job of a trial that goes on to its next rung. Out of time, only what may give a first result goes on."""
-        due = self.ladder.next(closing=closing) if self.spending.in_time() or not self.front.members else None
+        """The job of a trial that goes on to its next rung. Out of time, they go on until one of them is at its end."""
+        due = self.ladder.next(closing=closing) if self.spending.in_time() or not self.ladder.reached[-1] else None
         if due is None or not self.spending.affords(due[1] - due[0].epoch, self.in_flight.values()):
             return None
         return self._climb(due[0].trial, due[1])
 
     def _climbing(self) -> list[tuple[int, int]]:
-        """(trial, epoch) of the promotions in work."""
-        return [(int(n), int(until)) for n, until in self.study.user_attrs.get("climbing", {}).items()]
+        """(trial, epoch) of the promotions in work, those that came in left out."""
+        begun = ((int(n), int(until)) for n, until in self.study.user_attrs.get("climbing", {}).items())
+        return [(n, until) for n, until in begun if until > self.tally.epoch(n)]
 
     def _climb(self, number: int, until: int) -> Job:
         """A waiting trial goes on to epoch `until`; the study remembers it, for the count of what kills drivers."""
@@ -382,7 +389,8 @@ class _Search:
         self.new.append(result)
         self.ladder.add(result)
         self.proposals.learn(result)
-        if (climbing := dict(self._climbing())).pop(result.trial, None) is not None:
+        if str(result.trial) in self.study.user_attrs.get("climbing", {}):
+            climbing = {n: until for n, until in self._climbing() if n != result.trial}
             self.study.set_user_attr("climbing", climbing)
         if result.trial >= 0 and result.ended:
             trial = self.trials.pop(result.trial, result.trial)
@@ -395,9 +403,12 @@ class _Search:
 
     def _clean(self) -> None:
         """Keep the networks of the front, and the checkpoints of what runs or may go on."""
-        kept = {f"{stem(row.trial)}.safetensors" for row in self.front.members} | {stem(n) for n in self.ladder.kept()}
+        folder = self.out.resolve() / "checkpoints"
+        paths = list(folder.iterdir()) if folder.exists() else []
+        kept = {f"{stem(row.trial)}.safetensors" for row in self.front.members}
+        kept |= {stem(n) for n in self.ladder.kept({trial_of(path.name) for path in paths})}
         busy = tuple(stem(trial) for trial in (*self.in_flight, *(job.trial for job in self.waiting)))
-        for path in (self.out.resolve() / "checkpoints").iterdir() if (self.out / "checkpoints").exists() else ():
+        for path in paths:
             work = path.name.removeprefix(".")  # a hidden name is a file being written
             if path.name not in kept and not work.startswith(busy):
                 path.unlink(missing_ok=True)

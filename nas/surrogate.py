@@ -32,12 +32,12 @@ from searchspace.cost import Cost
 KAPPA = 1.0  # doubts that an optimistic point lies above the mean
 LEAST = 4  # rows that a forest is made of
 GROWTH = 64  # the forests are fitted anew when the rows grew by this part
-GRACE_S = 5.0  # beside the share of the workers' seconds
+GRACE_S = 5.0  # beside the share of the seconds that pass
 
 
 class Surrogate(Learner):
     """A pure function of the seed and of what it was told, unless a `share` is given: then its seconds stay below that
-    share of those the workers gave (and a few), and where they would not, it goes on with what it predicted last."""
+    share of those that pass (and a few), and where they would not, it goes on with what it predicted last."""
 
     def __init__(
         self,
@@ -63,8 +63,9 @@ class Surrogate(Learner):
         self._reference: dict[str, float] = {}
         self.front = np.zeros((0, len(self.objectives)))  # losses of what is known and what is expected
         self._version = 0  # of that front
-        self.given_s = self.spent_s = 0.0  # by the workers; here
+        self._made_s, self.spent_s = clock(), 0.0  # when this began; what proposals took
         self._fit_s = self._feed_s = 0.0  # what the last fit took a row, and the last feeding of the pool
+        self._shrunk = False  # something that the front stood on was lost
 
     def begin(self, candidate: Candidate, price: Cost) -> None:
         if candidate.code:
@@ -74,11 +75,11 @@ class Surrogate(Learner):
                 self._join([begun])
 
     def learn(self, row: Result) -> None:
-        self.given_s += row.seconds
         begun = self.outlook.learn(row)
         self.pool.discard(row.digest)
         if self._fitted is not None and begun is not None and begun.final:
             self._join([begun])
+        self._shrunk = self._shrunk or (begun is not None and begun.decided and not begun.final)
 
     def propose(self) -> Code | None:
         start = self._clock()
@@ -92,7 +93,7 @@ class Surrogate(Learner):
 
     def parent(self, digest: str) -> int | None:
         begun = self.outlook.begun(self._sources.get(digest) or "")
-        return begun.trial if begun else None
+        return begun.trial if begun and begun.final else None
 
     def _best(self) -> Screened | None:
         """The candidate of the greatest gain; ties: of the greatest doubt, then the oldest. None without a model."""
@@ -101,11 +102,15 @@ class Surrogate(Learner):
             return None
         new = rows - (self._fitted or 0)
         if self._fitted is None or (new >= max(1, rows // GROWTH) and self._affords(self._fit_s * rows)):
-            self._refit()
+            self.outlook.fit()
+            self._fitted = rows
+            self._stand()
             self._fit_s = (self._clock() - start) / max(1, rows)
+        elif self._shrunk:
+            self._stand()
         start = self._clock()
         if self._affords(self._feed_s):
-            self._weigh(self.pool.feed(self._parents))
+            self._weigh(self.pool.feed(self._parents, lambda: self._affords(self._clock() - start)))
             self._feed_s = self._clock() - start
         while self.pool:
             best = max(self.pool, key=lambda c: (c.gain, c.doubt))
@@ -115,12 +120,11 @@ class Surrogate(Learner):
         return None
 
     def _affords(self, seconds: float) -> bool:
-        return self._share is None or self.spent_s + seconds <= self._share * self.given_s + GRACE_S
+        return self._share is None or self.spent_s + seconds <= self._share * (self._clock() - self._made_s) + GRACE_S
 
-    def _refit(self) -> None:
-        """The forests; then the front that gains are measured from, the parents, and every gain."""
-        self.outlook.fit()
-        self._fitted = self.outlook.rows
+    def _stand(self) -> None:
+        """The front that gains are measured from, the parents, and every gain, by the forests as they are."""
+        self._shrunk = False
         standing = [*self.outlook.finals(), *self.outlook.work()]
         self._reference = self._corner(standing)
         self.front = np.zeros((0, len(self.objectives)))

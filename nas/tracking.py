@@ -82,7 +82,7 @@ class Tracker:
         self._sweep_id = ""
         self._runs: dict[Key, _Run] = {}
         self._cut_short: dict[Key, str] = {}  # runs that were begun and not ended; they are written anew
-        self._steps: set[int] = set()  # of `hypervolume`, written already
+        self._steps: dict[int, float] = {}  # of `hypervolume`, written already
 
     def start_sweep(
         self, config: Mapping[str, object], space_report: Mapping[str, object], *, cost: str = "flops"
@@ -124,7 +124,8 @@ class Tracker:
     def log_hypervolume(self, history: Iterable[tuple[int, float]], reference: Mapping[str, float]) -> None:
         """Write hypervolume over epochs trained on the sweep's run, with the reference that it was measured from.
 
-        Steps already written are skipped, so a whole history may be given every time.
+        Steps already written are skipped, so a whole history may be given every time; the last is written anew where it
+        changed.
         """
         points = list(history)
         self._outbox.put("the hypervolume", lambda: self._write_hypervolume(points, reference))
@@ -201,7 +202,7 @@ class Tracker:
                 tags, run_id, status = run.data.tags, run.info.run_id, run.info.status
                 if tags["nas.kind"] == "sweep":
                     self._sweep_id = run_id
-                    self._steps = {m.step for m in client.get_metric_history(run_id, "hypervolume")}
+                    self._steps = {m.step: m.value for m in client.get_metric_history(run_id, "hypervolume")}
                     continue
                 key = (tags["nas.kind"], int(tags["nas.trial"]), int(tags["nas.seed"]))
                 if status == "RUNNING":
@@ -244,8 +245,10 @@ class Tracker:
         client = self._connected()
         key, status = _key(result), _status(result)
         known = None if anew else self._runs.get(key)
-        if known is not None and (known.epoch > result.epoch or (known.epoch, known.status) == (result.epoch, status)):
-            return
+        if known is not None:
+            if known.status != "KILLED" or (status != "FAILED" and known.epoch >= result.epoch):
+                return
+            result = replace(result, epoch=max(known.epoch, result.epoch))  # a worker that was lost says 0
         end_ms = int(time.time() * 1000)
         start_ms = end_ms - int(result.seconds * 1000)
         tags = self._tags(result.kind) | _tags(result, status)
@@ -284,10 +287,14 @@ class Tracker:
 
         self._connected()
         now_ms = int(time.time() * 1000)
-        new = [Metric("hypervolume", value, now_ms, n) for n, value in points if n not in self._steps]
+        new = [
+            Metric("hypervolume", value, now_ms, n)
+            for n, value in points
+            if n not in self._steps or (n == points[-1][0] and value != self._steps[n])  # something was imported
+        ]
         corner = ", ".join(f"{name} {value:.6g}" for name, value in reference.items())
         self._batches(self._sweep_id, new, {}, {"nas.hypervolume.reference": corner})
-        self._steps |= {metric.step for metric in new}
+        self._steps |= {metric.step: metric.value for metric in new}
 
     def _write_end(self, files: Sequence[Path], status: str) -> None:
         client = self._connected()

@@ -25,12 +25,13 @@ from optuna.trial import Trial
 
 from nas.data import load, mix
 from nas.jobs import Job, resolve, run
+from nas.learner import decoded
 from nas.pareto import OBJECTIVES
 from nas.proposals import SAMPLERS, Proposals, Setting, SpaceFull, plain
 from nas.quantities import short
 from nas.ray_session import quiet_ray
 from nas.sweep import Sweep, SweepError
-from nas.tune_report import NETWORK, code_of, record_of, setting_of
+from nas.tune_report import NETWORK, record_of, setting_of
 from searchspace.choices import Value, meant
 from searchspace.codes import Codes
 from searchspace.cost import cost
@@ -135,7 +136,7 @@ class _Task:
     def job(self, config: Mapping[str, object], folder: str) -> Job:
         """The training of a config. Raises `SpaceError`, `ArchitectureError` or `OverLimit`."""
         sweep, space = self.sweep, self.space()
-        candidate = space.candidate(code_of(space, config))
+        candidate = space.candidate(decoded(space, config))
         price, digest = cost(candidate.architecture), candidate.architecture.digest
         over = [
             f"{n} is {short(getattr(price, n))}, the limit {short(sweep.limits.costs[n])}"

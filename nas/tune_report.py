@@ -14,11 +14,8 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
-from nas.proposals import plain
 from nas.results import EPOCH, Epoch, Result, Worker
 from nas.sweep import Sweep, SweepError
-from searchspace.choices import SpaceError
-from searchspace.codes import Code, Codes
 
 FORMAT = "tune/1"
 NETWORK = "network.safetensors"  # in the checkpoint of a trial
@@ -47,19 +44,6 @@ class Experiment:
     reports: tuple[Report, ...]
     failed: int
     unfinished: int
-
-
-def code_of(space: Codes, config: Mapping[str, object]) -> Code:
-    """The space's code of a config, as Optuna suggested it. Raises `SpaceError` for one of another space."""
-    code: Code = {}
-    for name, values in space.choices.items():
-        told = {(type(plain(value)), plain(value)): value for value in values}
-        got = config.get(name)
-        if (type(got), got) not in told:
-            listed = ", ".join(repr(value) for _, value in told)
-            raise SpaceError([((), f"choice {name!r} must be one of {listed} (got {got!r})")])
-        code[name] = told[type(got), got]  # type: ignore[index]
-    return code
 
 
 def setting_of(sweep: Sweep, fingerprint: str) -> dict[str, object]:

@@ -2,8 +2,9 @@
 
     python -m experiments.benchmarks.growth [--quick] [--json]
 
-The results table of the digits sweep is filled with made-up results, then the search goes on for some trials on
-workers that answer at once without training, journal on, tracking off. Samplers alternate.
+The results table of the digits sweep is filled with made-up results, as far along the rungs of the sampler as they
+would be, then the search goes on for some trials on workers that answer at once without training, journal on, tracking
+off. Samplers alternate.
 """
 
 from __future__ import annotations
@@ -22,13 +23,16 @@ from pathlib import Path
 from random import Random
 from typing import Self
 
-from experiments.cli import shipped
+from experiments.opened import shipped
 from nas.jobs import Job, answer
+from nas.pareto import OBJECTIVES
 from nas.proposals import SAMPLERS
 from nas.provenance import provenance
 from nas.results import Epoch, Result, Results, Worker
+from nas.rungs import best_first, rungs_of
 from nas.search import Status, search
-from nas.sweep import Budget, Sweep, Tracking, Workers, read_sweep
+from nas.sweep import Budget, Sweep, Tracking, Workers
+from nas.sweep_file import read_sweep
 from searchspace.codes import Candidate, Codes
 from searchspace.cost import cost
 from searchspace.notation import to_json
@@ -62,15 +66,17 @@ class Instant:
 
 
 def made_up(job: Job) -> Result:
-    """A whole training's record, without the training."""
+    """A rung job's record, without the training: a sixteenth of the accuracy is missing after half the epochs."""
     chance = int(job.digest[:8], 16) / 16**8
     accuracy = (1 - chance**2 / 4) * job.values["flops"] / (job.values["flops"] + 5e4)
+    curve = tuple(_epoch(i, accuracy * (1 - 2 ** (-8 * i / job.training.epochs))) for i in range(1, job.until + 1))
+    values = {**job.values, "accuracy": curve[-1].val_accuracy}
+    return answer(job, "complete", values, HERE, curve=curve, seconds=1.0)
+
+
+def _epoch(number: int, accuracy: float) -> Epoch:
     accuracy = round(accuracy * 360) / 360  # as fine as the digits' validation images
-    curve = tuple(
-        Epoch(epoch=i, train_loss=1.0, train_accuracy=accuracy, val_loss=1.0, val_accuracy=accuracy)
-        for i in range(1, job.until + 1)
-    )
-    return answer(job, "complete", {**job.values, "accuracy": accuracy}, HERE, curve=curve, seconds=1.0)
+    return Epoch(epoch=number, train_loss=1.0, train_accuracy=accuracy, val_loss=1.0, val_accuracy=accuracy)
 
 
 def digits(**changes: object) -> Sweep:
@@ -111,22 +117,32 @@ def job_of(sweep: Sweep, number: int, member: Candidate) -> Job:
 
 
 def fill(sweep: Sweep, found: list[Candidate], out: Path) -> None:
-    """Write a results table with one made-up result for each of `found`."""
+    """Write a results table in which each of `found` came as far along the sweep's rungs as its results take it."""
+    objectives = [OBJECTIVES[name] for name in sweep.objectives]
+    jobs = {number: job_of(sweep, number, member) for number, member in enumerate(found)}
     with Results(out / "results.jsonl") as table:
-        for number, member in enumerate(found):
-            table.append(made_up(job_of(sweep, number, member)))
+        for level in sweep.levels:
+            rows = {number: made_up(replace(job, until=level)) for number, job in jobs.items()}
+            for row in rows.values():
+                table.append(row)
+            if sweep.effective_rungs:
+                (rung,) = rungs_of(rows.values(), [level], objectives)
+                best = islice(best_first(rung), int(len(jobs) / sweep.effective_rungs.eta))
+                jobs = {trial: jobs[trial] for _, _, trial in best}
 
 
 def trial_ms(sweep: Sweep, out: Path, filled: int, trials: int) -> tuple[float, float]:
-    """CPU milliseconds a trial (the mean), once there are `filled`; and CPU seconds until the first one is begun."""
+    """CPU milliseconds a trial (the mean), once there are `filled`; and CPU seconds until the first one is in."""
     sweep = replace(sweep, budget=Budget(trials=filled + trials))
-    clock = [time.process_time()]
+    clock = [(filled, time.process_time())]
 
-    def watch(_: Status) -> None:
-        clock.append(time.process_time())
+    def watch(status: Status) -> None:
+        clock.append((status.done, time.process_time()))
 
     search(sweep, out, watch=watch, pool=Instant())
-    return 1e3 * (clock[-1] - clock[1]) / (len(clock) - 2), clock[1] - clock[0]
+    began, (first, begin) = clock[0][1], next(c for c in clock if c[0] > filled)  # resumed, and a model is made
+    last, end = next(c for c in clock if c[0] == filled + trials)
+    return 1e3 * (end - begin) / (last - first), begin - began
 
 
 def measure(sizes: list[int], trials: int, samplers: list[str]) -> dict[str, object]:
@@ -139,11 +155,12 @@ def measure(sizes: list[int], trials: int, samplers: list[str]) -> dict[str, obj
         for size in sizes:
             for name in samplers:
                 out = Path(folder) / f"{name}-{size}"
-                fill(sweep, everything[:size], out)
-                step, start = trial_ms(replace(sweep, sampler=name), out, size, trials)
+                named = replace(sweep, sampler=name)
+                fill(named, everything[:size], out)
+                step, start = trial_ms(named, out, size, max(trials, size // 32))  # two refits, where they are rare
                 found[name][str(size)], resumed[name][str(size)] = step, start
                 print(
-                    f"{name:<8}{size:>7} trials {step:8.1f} ms, resumed in {start:.1f} s", file=sys.stderr, flush=True
+                    f"{name:<10}{size:>7} trials {step:8.1f} ms, resumed in {start:.1f} s", file=sys.stderr, flush=True
                 )
     return {
         "format": "benchmark/1",
@@ -158,14 +175,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="50 trials: shows that it runs")
     parser.add_argument("--json", action="store_true")
+    parser.add_argument("--sampler", choices=SAMPLERS, help="one alone")
     words = parser.parse_args()
     sizes, trials = ([50], 5) if words.quick else ([100, 1_000, 10_000], 60)
-    record = measure(sizes, trials, list(SAMPLERS))
+    record = measure(sizes, trials, [words.sampler] if words.sampler else list(SAMPLERS))
     if words.json:
         print(json.dumps(record, indent=1))
         return
     for name, values in record["cpu_ms_per_trial"].items():  # type: ignore[attr-defined]
-        print(f"{name:<8}" + "".join(f"{value:10.1f} ms at {size}" for size, value in values.items()))
+        print(f"{name:<10}" + "".join(f"{value:10.1f} ms at {size}" for size, value in values.items()))
 
 
 if __name__ == "__main__":

@@ -71,6 +71,7 @@ def ours(trials: int, folder: Path, *, tracked: bool = False) -> Clock:
     """Our search, two Ray workers."""
     clock: Clock = []
     sweep = digits(
+        sampler="tpe",
         budget=Budget(trials=trials),
         workers=Workers(max_concurrent=2),
         train="experiments.benchmarks.overhead:train_nothing",

@@ -20,11 +20,12 @@ from dataclasses import replace
 from pathlib import Path
 from statistics import median
 
-from experiments.cli import shipped
+from experiments.opened import shipped
 from nas.pareto import Spent
 from nas.provenance import provenance
 from nas.search import open_pool, search
-from nas.sweep import SAMPLERS, Budget, Sweep, Tracking, read_sweep
+from nas.sweep import SAMPLERS, Budget, Sweep, Tracking
+from nas.sweep_file import read_sweep
 
 SHARES = (0.25, 0.5, 1.0)  # of the epochs at which hypervolumes are given
 
@@ -38,6 +39,7 @@ def measure(sweep: Sweep, samplers: Sequence[str], seeds: int, epochs: int) -> d
     """By sampler, one history a seed."""
     histories: dict[str, list[tuple[Spent, ...]]] = {name: [] for name in samplers}
     trials: dict[str, list[int]] = {name: [] for name in samplers}
+    whole: dict[str, list[int]] = {name: [] for name in samplers}
     with open_pool(sweep.workers) as pool, tempfile.TemporaryDirectory() as folder:
         for seed in range(seeds):
             for name in samplers:
@@ -46,10 +48,11 @@ def measure(sweep: Sweep, samplers: Sequence[str], seeds: int, epochs: int) -> d
                 outcome = search(one, Path(folder) / f"{name}-{seed}", pool=pool)
                 histories[name].append(outcome.history)
                 trials[name].append(len({row.trial for row in outcome.results}))
+                whole[name].append(sum(row.final for row in outcome.results))
                 ended = outcome.history[-1]
                 print(
                     f"seed {seed} {name:<10} {ended.hypervolume:.4f} in {ended.epochs} epochs, {trials[name][-1]} "
-                    f"networks, {ended.trials} to the end",
+                    f"networks, {whole[name][-1]} to the end",
                     file=sys.stderr,
                     flush=True,
                 )
@@ -58,7 +61,7 @@ def measure(sweep: Sweep, samplers: Sequence[str], seeds: int, epochs: int) -> d
             "hypervolume": {f"{share:g}": [at(h, share * epochs) for h in histories[name]] for share in SHARES},
             "median": {f"{share:g}": median(at(h, share * epochs) for h in histories[name]) for share in SHARES},
             "trials": trials[name],
-            "to_the_end": [history[-1].trials for history in histories[name]],
+            "to_the_end": whole[name],
             "work": [history[-1].work for history in histories[name]],
         }
         for name in samplers

@@ -15,7 +15,7 @@ from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from random import Random
 
-from experiments.cli import shipped
+from experiments.opened import shipped
 from nas.provenance import provenance
 from nas.sweep import Limits
 from searchspace.cost import cost, trace_flops

@@ -22,7 +22,8 @@ from experiments import cli
 from experiments.cost import record as cost_record
 from experiments.named import read_file
 from nas.search import search
-from nas.sweep import SweepError, read_sweep
+from nas.sweep import SweepError
+from nas.sweep_file import read_sweep
 from searchspace.architecture import ArchitectureError
 from searchspace.choices import SpaceError
 from searchspace.notation import to_json

@@ -179,6 +179,9 @@ def test_a_dry_run_tells_the_cost_and_writes_nothing(folder: Path, tmp_path: Pat
     whole = nas("search", str(folder / "sweep.yaml"), "--out", str(tmp_path / "no"), "--dry-run", "--no-rungs")
     assert "in the mean" not in whole.stdout
     assert "proposed by surrogate" in whole.stderr
+    screen = ("search", "digits", "--out", str(tmp_path / "no"), "--dry-run", "--sampler", "screen")
+    assert nas(*screen).stdout.count("2.75 epochs in the mean") == 1
+    assert nas(*screen, "--rungs").stdout.count("2.75 epochs in the mean") == 1, "the sampler's own"
 
 
 @pytest.mark.parametrize(
@@ -187,6 +190,7 @@ def test_a_dry_run_tells_the_cost_and_writes_nothing(folder: Path, tmp_path: Pat
         (["search", "digts"], "did you mean 'digits'", 2),
         (["search", "digits", "--sampler", "tpee"], "did you mean 'tpe'", 2),
         (["search", "digits", "--trials", "0"], "greater than or equal to 1", 2),
+        (["search", "digits", "--epochs", "500"], "must allow one training of 500 epochs (got 480)", 2),
         (["search", "digits", "--out", "/proc/no"], "must be a folder that can be written", 2),
         (["front", "nowhere"], "`nas search` writes it", 2),
         (["train", "nowhere", "--trial", "1"], "must", 2),

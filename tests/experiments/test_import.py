@@ -24,7 +24,8 @@ from nas.pareto import OBJECTIVES, front
 from nas.ray_session import open_session
 from nas.results import Results
 from nas.search import search
-from nas.sweep import Budget, Limits, Sweep, SweepError, read_sweep
+from nas.sweep import Budget, Limits, Sweep, SweepError
+from nas.sweep_file import read_sweep
 from nas.tune import ray, searcher, trainable, tune
 from searchspace.checkpoint import load as load_network
 from searchspace.cost import cost

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from experiments.cli import shipped
+from experiments.opened import shipped
 from nas.data import load
 from nas.folder import read_front, read_sweep_of
 from nas.results import Results
-from nas.sweep import read_sweep
+from nas.sweep_file import read_sweep
 from searchspace.notation import from_json
 from searchspace.spaces import open_space
 

@@ -15,7 +15,8 @@ from optuna.storages.journal import JournalFileBackend
 from nas.folder import read_sweep_of
 from nas.results import Result
 from nas.search import search
-from nas.sweep import Budget, Limits, Sweep, SweepError, Tracking, Workers, read_sweep
+from nas.sweep import Budget, Limits, Sweep, SweepError, Tracking, Workers
+from nas.sweep_file import read_sweep
 from nas.training import Training
 from searchspace.named import arguments, network
 from searchspace.notation import from_json

@@ -74,6 +74,12 @@ def test_rungs_that_make_no_sense_are_refused(first: float, eta: float) -> None:
         halving(first, eta)
 
 
+@pytest.mark.parametrize("more", [{"shares": (0.5, 0.25)}, {"shares": ()}, {"shares": (-0.1,)}, {"eta": 1}])
+def test_rungs_that_do_not_rise_cannot_be(more: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match=r"`shares` must rise within \[0, 1\) and `eta` be above 1, but got Rungs"):
+        Rungs(**more)  # type: ignore[arg-type]
+
+
 @given(RUNG, st.sets(st.integers(0, 30)), st.sampled_from([1.5, 2.0, 3.0, 4.0]), st.booleans(), st.randoms())
 def test_who_goes_on_does_not_depend_on_the_order_of_the_table(rung, gone, eta, closing, rng) -> None:
     shuffled = list(rung.items())
@@ -201,10 +207,13 @@ def test_few_checkpoints_are_kept_and_they_are_those_that_go_on_next() -> None:
     rng = Random(0)
     for trial in range(6 * KEPT):
         ladder.add(row(trial, 2, rng.random()))
-    kept = set(ladder.kept())
+    few = {*range(10), None, 10_000}
+    assert ladder.kept(few) == set(range(10)), "few are all kept; strangers are not"
+    kept = ladder.kept(set(range(6 * KEPT)))
     assert len(kept) == KEPT
     for _ in range(KEPT):
         found = ladder.next()
         assert found is not None
         assert found[0].trial in kept
         ladder.leave(found[0].trial)
+    assert ladder.kept(few) == set(range(10)) - kept

@@ -23,7 +23,8 @@ from nas.folder import read_front, read_sweep_of
 from nas.pareto import OBJECTIVES, front
 from nas.results import Result, Results
 from nas.search import Outcome, Status, search
-from nas.sweep import Budget, Limits, Sweep, SweepError, Tracking, Workers, read_sweep
+from nas.sweep import Budget, Limits, Sweep, SweepError, Tracking, Workers
+from nas.sweep_file import read_sweep
 from nas.training import Training
 from searchspace.checkpoint import load as load_network
 from searchspace.cost import cost

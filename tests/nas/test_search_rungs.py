@@ -16,12 +16,12 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
 from nas.data import load
-from nas.folder import weights
+from nas.folder import find_trial, weights
 from nas.ladder import Ladder
 from nas.pareto import OBJECTIVES
 from nas.results import Result, Results
 from nas.search import Outcome, Status, search
-from nas.sweep import Budget, Limits, Sweep, Tracking, Workers
+from nas.sweep import Budget, Limits, Sweep, SweepError, Tracking, Workers
 from nas.train import train
 from nas.training import Training
 from searchspace.checkpoint import load as load_network
@@ -95,6 +95,8 @@ def test_every_promotion_was_due_and_partial_trainings_are_nobodys_result(tmp_pa
     partial = {n for n, row in last(outcome).items() if not row.final}
     assert partial
     assert all(row.final for row in outcome.front)
+    with pytest.raises(SweepError, match=rf"got {min(partial)}, which ended at epoch [12]; front: "):
+        find_trial(tmp_path, min(partial))
     assert outcome.history[-1].trials == len(last(outcome)) - len(partial)
     assert 60 - 4 < outcome.history[-1].epochs <= 60
 
@@ -117,7 +119,7 @@ def test_every_sampler_brings_its_rungs_and_a_sweep_may_say_others(tmp_path: Pat
     outcome = search(sweep_on(images, sampler=sampler, budget=Budget(epochs=24)), tmp_path / "own")
     assert outcome.levels == expected
     assert {row.epoch for row in outcome.results} == set(expected)
-    swapped = None if len(expected) > 1 else replace(sweep_on(images)).halving
+    swapped = None if len(expected) > 1 else sweep_on(images).effective_rungs
     other = search(sweep_on(images, sampler=sampler, budget=Budget(epochs=24), rungs=swapped), tmp_path / "other")
     assert {row.epoch for row in other.results} == ({4} if swapped is None else {1, 2, 4})
 
@@ -189,6 +191,66 @@ def test_a_promotion_that_kills_its_driver_again_and_again_is_given_up(tmp_path:
     assert (row.state, row.epoch) == ("failed", 0)
     assert "The driver was lost 4 times" in (row.error or "")
     assert len(last(outcome)) == 12
+
+
+def test_a_promotion_that_came_in_as_its_driver_died_is_not_run_again(
+    tmp_path: Path, images: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The row is on disk, and nobody else has heard of it."""
+
+    class Killed(BaseException):
+        pass
+
+    whole = Results.append
+
+    def append(table: Results, row: Result) -> None:
+        whole(table, row)
+        if row.epoch == 2:
+            raise Killed
+
+    monkeypatch.setattr(Results, "append", append)
+    with pytest.raises(Killed):
+        search(sweep_on(images), tmp_path)
+    monkeypatch.undo()
+    outcome = search(sweep_on(images), tmp_path)
+    steps = [(row.trial, row.epoch) for row in outcome.results]
+    assert len(steps) == len(set(steps))
+    assert len(last(outcome)) == 12
+
+
+def test_nobody_to_train_leaves_those_who_wait_as_they_are(tmp_path: Path, images: str) -> None:
+    """An import, which has no workers, into an interrupted sweep: the study is told nothing of those at a rung."""
+
+    class Nobody:
+        capacity = 0
+
+        def submit(self, job) -> None:
+            raise AssertionError
+
+        def finished(self, timeout_s: float) -> list[Result]:
+            return []
+
+        def close(self) -> None:
+            pass
+
+    def interrupt(status: Status) -> None:
+        if status.reached[1] >= 2:
+            raise KeyboardInterrupt
+
+    search(sweep_on(images), tmp_path, watch=interrupt)
+    for _ in range(5):
+        search(sweep_on(images), tmp_path, pool=Nobody())
+    outcome = search(sweep_on(images), tmp_path)
+    assert {row.state for row in outcome.results} == {"complete"}, "nobody was given up"
+    storage = JournalStorage(JournalFileBackend(str(tmp_path / "journal.log")))
+    study = optuna.load_study(study_name=f"stripes-{(tmp_path / 'id').read_text()}", storage=storage)
+    told = {t.number: t.values for t in study.get_trials() if t.values}
+    assert set(told) == {n for n, row in last(outcome).items() if row.final}
+
+
+def test_a_budget_that_no_training_fits_in_is_refused(tmp_path: Path, images: str) -> None:
+    with pytest.raises(SweepError, match=r"budget.epochs: must allow one training of 4 epochs \(got 3\)"):
+        search(sweep_on(images, budget=Budget(epochs=3)), tmp_path)
 
 
 def test_a_study_that_was_lost_knows_who_waits(tmp_path: Path, images: str) -> None:

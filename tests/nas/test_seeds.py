@@ -24,7 +24,8 @@ from nas.pareto import OBJECTIVES, Spent, front, hypervolume, hypervolume_histor
 from nas.results import Results
 from nas.retrain import retrain
 from nas.search import Status, search
-from nas.sweep import Budget, Limits, Sweep, SweepError, Tracking, Workers, read_sweep
+from nas.sweep import Budget, Limits, Sweep, SweepError, Tracking, Workers
+from nas.sweep_file import read_sweep
 from nas.training import Training
 from searchspace.cost import cost
 from searchspace.named import network

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from nas import pool, surrogate
+from nas.gain import losses
 from nas.outlook import Outlook
 from nas.pareto import OBJECTIVES, Objective, front, hypervolume
 from nas.results import Result, Worker
@@ -113,17 +114,17 @@ def volume(rows: list[Result]) -> float:
 
 
 def test_it_beats_random_proposals_by_a_clear_margin() -> None:
-    ratios = []
-    for seed in range(3):
-        drawn = members(40, seed)
-        random = [row_of(number, member) for number, member in enumerate(drawn)]
-        sampler, rows = learned(10, seed), random[:10]
-        for number in range(10, 40):
-            rows.append(row_of(number, proposed(sampler)))
+    found, random = [], []
+    for seed in range(4):
+        drawn = [row_of(number, member) for number, member in enumerate(members(40, seed))]
+        sampler, rows = learned(10, seed), drawn[:10]
+        while len(rows) < 40:
+            rows.append(row_of(len(rows), proposed(sampler)))
             sampler.learn(rows[-1])
-        print(volume(rows[:10]), volume(random), volume(rows))
-        ratios.append((volume(rows) - volume(rows[:10])) / (volume(random) - volume(rows[:10])))
-    assert min(ratios) > 1.5
+        found.append(volume(rows))
+        random.append(volume(drawn))
+    assert sum(found) / 4 > sum(random) / 4 + 0.1  # accuracy x decades of FLOPs; the whole space has 1.86
+    assert sum(a > b for a, b in zip(found, random, strict=True)) >= 3
 
 
 def test_a_batch_is_the_greedy_one(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -200,14 +201,14 @@ def test_what_is_expected_follows_the_curve() -> None:
         luck = rng.uniform(-0.2, 0.2)
         for epoch in (2, 8):
             outlook.learn(lucky(row_of(number, member, epoch), luck))
-    stranger = members(61)[-1]
-    begun = outlook.begin(stranger, cost(stranger.architecture))
-    outlook.fit()
-    unknown = outlook.expected([begun])[0, 0]
-    outlook.learn(lucky(row_of(60, stranger, 2), 0.2))
-    assert outlook.expected([begun])[0, 0] > max(unknown, accuracy_of(stranger)) + 0.1
-    outlook.learn(lucky(row_of(60, stranger, 4), -0.2))
-    assert outlook.expected([begun])[0, 0] < min(unknown, accuracy_of(stranger)) - 0.1
+    for number, (stranger, luck) in enumerate(zip(members(62)[60:], (0.2, -0.2), strict=True)):
+        begun = outlook.begin(stranger, cost(stranger.architecture))
+        outlook.fit()
+        unknown = outlook.expected([begun])[0, 0]
+        outlook.learn(lucky(row_of(60 + number, stranger, 2), luck))
+        followed = outlook.expected([begun])[0, 0]
+        assert (followed - unknown) / luck > 0.5
+        assert abs(followed - accuracy_of(stranger) - luck) < 0.1
 
 
 @pytest.mark.parametrize("changes", [{"state": "failed", "final": False}, {"state": "stopped", "final": False}])
@@ -260,15 +261,21 @@ def test_latency_is_predicted_where_it_is_an_objective() -> None:
 def test_a_proposal_says_which_trial_it_was_made_from() -> None:
     found = members(20)
     sampler = learned(20)
-    near, parents = 0, 0
-    for _ in range(20):
+    changed: list[int] = []
+    for number in range(20, 50):
         child = proposed(sampler)
         parent = sampler.parent(child.architecture.digest)
         if parent is not None:
-            parents += 1
-            near += sum(child.code[n] != found[parent].code[n] for n in SPACE.choices) <= 3
-    assert parents >= 5
-    assert near >= parents / 4  # mutants; the others have two parents
+            changed.append(sum(child.code[n] != found[parent].code[n] for n in SPACE.choices))
+        found.append(child)
+        sampler.learn(row_of(number, child))
+    assert len(changed) >= 5
+    assert min(changed) >= 1
+    assert sorted(changed)[len(changed) // 2] <= 4  # mutants, most of them; some have two parents
+    strange = [
+        sum(a.code[n] != b.code[n] for n in SPACE.choices) for a, b in zip(found[:10], found[10:20], strict=True)
+    ]
+    assert sorted(strange)[5] > 4
     assert sampler.parent(found[0].architecture.digest) is None
 
 
@@ -287,9 +294,27 @@ def test_each_proposal_is_another_network_that_was_not_there() -> None:
     assert not digests & {m.architecture.digest for m in members(30)}
 
 
+def test_what_failed_no_longer_stands_on_the_front() -> None:
+    sampler = learned(20)
+    best = proposed(sampler)
+    sampler.begin(best, cost(best.architecture))
+    row = row_of(100, best)
+    early = replace(row, epoch=1, final=False, values={**row.values, "accuracy": 0.999})
+    sampler.learn(early)
+    proposed(sampler)
+    (at,) = [n for n in sampler.outlook.work() if n.trial == 100]
+    (point,) = losses(sampler.outlook.expected([at]), sampler.objectives, sampler._reference).tolist()
+    assert point in sampler.front.tolist(), "as good as it promises"
+    fitted = sampler._fitted
+    sampler.learn(replace(row, state="failed", final=False, epoch=0, values={}))
+    proposed(sampler)
+    assert sampler._fitted == fitted, "a failure teaches nothing"
+    assert point not in sampler.front.tolist()
+
+
 def test_its_seconds_stay_below_its_share(monkeypatch: pytest.MonkeyPatch) -> None:
     def run(share: float | None) -> tuple[int, float, float]:
-        """(fits, seconds spent, seconds that workers gave) of 30 trials of a second each; a fit takes one too."""
+        """(fits, seconds spent, seconds that passed) of 30 trials of a second each; a fit takes one too."""
         now = [0.0]
         sampler = learned(10, share=share, clock=lambda: now[0])
         fit: Callable[[], None] = sampler.outlook.fit
@@ -303,11 +328,12 @@ def test_its_seconds_stay_below_its_share(monkeypatch: pytest.MonkeyPatch) -> No
         monkeypatch.setattr(sampler.outlook, "fit", slow)
         for number in range(30):
             sampler.learn(row_of(100 + number, proposed(sampler)))
-        return len(fits), sampler.spent_s, sampler.given_s
+            now[0] += 1.0
+        return len(fits), sampler.spent_s, now[0]
 
-    fits, spent, given = run(0.25)
-    assert given == 40
-    assert 0.25 * given < spent <= 0.25 * given + surrogate.GRACE_S
+    fits, spent, passed = run(0.25)
+    assert passed == 30 + fits
+    assert 0.25 * passed < spent <= 0.25 * passed + surrogate.GRACE_S
     assert fits == spent
     assert run(None)[0] == 30
 
@@ -317,7 +343,7 @@ def test_where_it_may_spend_nothing_it_lives_off_its_pool(monkeypatch: pytest.Mo
     sampler = learned(10, share=0.0)
     proposed(sampler)
     left = len(sampler.pool)
-    assert left > 50
+    assert 0 < left < pool.FEW, "there is always time for a few attempts"
     for number in range(left):
         sampler.learn(row_of(100 + number, proposed(sampler)))
     assert sampler.propose() is None

@@ -10,7 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nas.sweep import Sweep, SweepError, read_sweep
+from nas.rungs import halving
+from nas.sweep import Sweep, SweepError
+from nas.sweep_file import read_sweep
 
 SPACES = {path.stem: path for path in Path("experiments/spaces").glob("*.yaml")}
 GOOD = """format: sweep/1
@@ -61,7 +63,51 @@ def test_limits_budget_and_training_become_plain_values(tmp_path: Path) -> None:
 
 def test_a_sweep_survives_json(tmp_path: Path) -> None:
     sweep = read(tmp_path, GOOD + "limits: {flops: 3M, latency: 1 ms}\nworkers: {gpus_per_trial: 0.25}\n")
-    assert Sweep.from_json(json.loads(json.dumps(sweep.to_json()))) == sweep
+    again = Sweep.from_json(json.loads(json.dumps(sweep.to_json())))
+    assert again == dataclasses.replace(sweep, rungs=halving()), "the rungs are said as they are held"
+    assert again.to_json() == sweep.to_json()
+
+
+@pytest.mark.parametrize(
+    ("text", "shares", "eta"),
+    [
+        ("", (0.25, 0.5), 2.0),
+        ("rungs: on", (0.25, 0.5), 2.0),
+        ("rungs: {}", (0.25, 0.5), 2.0),
+        ("rungs: {first: 0.12, eta: 3}", (0.12, 0.36), 3.0),
+        ("rungs: off", None, None),
+        ("sampler: tpe", None, None),
+        ("sampler: tpe\nrungs: on", (0.25, 0.5), 2.0),
+        ("sampler: screen", (0.0,), 4.0),
+        ("sampler: screen\nrungs: on", (0.0,), 4.0),
+    ],
+)
+def test_rungs_are_the_samplers_unless_a_sweep_says_others(
+    tmp_path: Path, text: str, shares: tuple[float, ...] | None, eta: float | None
+) -> None:
+    rungs = read(tmp_path, GOOD + text + "\n").effective_rungs
+    assert (rungs and rungs.shares, rungs and rungs.eta) == (shares and pytest.approx(shares), eta)
+
+
+@pytest.mark.parametrize(
+    ("text", "rule"),
+    [
+        ("rungs: {first: 0.1}", "rungs.first: must be greater than or equal to 0.12 (got 0.1)"),
+        ("rungs: {first: 1}", "rungs.first: must be less than 1 (got 1)"),
+        ("rungs: {eta: 1}", "rungs.eta: must be greater than or equal to 1.1 (got 1)"),
+        ("rungs: {levels: [1, 2]}", "rungs.levels: must be one of first, eta (got 'levels'"),
+        ("rungs: 3", "rungs: must be a mapping of first, eta (got 3)"),
+        (
+            "sampler: surogate",
+            "sampler: must be one of surrogate, moasha, screen, random, tpe, nsga2, evolution, local",
+        ),
+        ("proxy: synflow", "proxy: must be one of none, naswot, noise (got 'synflow')"),
+        ("inherit: perhaps", "inherit: must be a valid boolean"),
+    ],
+)
+def test_rungs_and_samplers_that_cannot_be_are_told_with_their_rule(tmp_path: Path, text: str, rule: str) -> None:
+    (fault,) = faults(tmp_path, GOOD + text + "\n")
+    assert rule in fault
 
 
 def test_every_fault_is_told_with_its_line_and_the_word_that_was_meant(tmp_path: Path) -> None:

@@ -148,6 +148,36 @@ def test_a_promoted_trial_goes_on_in_its_run(store: Store):
     assert store.history(run, "val/acc") == [(e.epoch, e.val_accuracy) for e in whole.curve]
 
 
+def test_a_trial_that_fails_after_a_rung_is_failed_whatever_epoch_its_lost_worker_says(store: Store):
+    tracker = store.tracker()
+    at_rung = replace(trial(1), epoch=2, final=False, curve=trial(1).curve[:2])
+    lost = replace(at_rung, epoch=0, state="failed", curve=(), values={}, error="The worker was lost 2 times")
+    for row in (at_rung, lost, at_rung, lost):
+        tracker.log_trial(row)
+    tracker.log_trial(replace(at_rung, trial=2))
+    assert tracker.flush()
+    again = store.tracker()  # another driver, from the table alone
+    again.catch_up([at_rung, lost])
+    assert again.flush()
+    run = store.runs()["trial-0001"]
+    assert run.info.status == "FAILED"
+    assert "nas.rung" not in run.data.tags
+    assert run.data.tags["nas.epoch"] == "2"
+    assert "The worker was lost" in run.data.tags["mlflow.note.content"]
+    assert [step for step, _ in store.history(run, "val/acc")] == [1, 2]
+
+
+def test_the_last_hypervolume_is_written_anew_where_an_import_raised_it(store: Store):
+    tracker = store.tracker()
+    tracker.start_sweep({}, {})
+    for history in ([(2, 0.1), (4, 0.3)], [(2, 0.1), (4, 0.3)], [(2, 0.1), (4, 0.5)]):
+        tracker.log_hypervolume(history, {"accuracy": 0.0})
+    assert tracker.flush()
+    (run,) = store.runs("sweep").values()
+    assert store.history(run, "hypervolume") == [(2, 0.1), (4, 0.3), (4, 0.5)]
+    assert run.data.metrics["hypervolume"] == 0.5
+
+
 def test_a_failed_trial_carries_the_end_of_its_traceback(store: Store):
     tracker = store.tracker()
     bad = replace(trial(4).curve[1], train_loss=float("nan"), val_loss=float("inf"))
@@ -209,7 +239,7 @@ def test_the_sweep_run_has_config_report_hypervolume_and_files(store: Store, tmp
     tracker.start_sweep(CONFIG, REPORT)
     rows = [trial(n, accuracy, flops) for n, (accuracy, flops) in enumerate([(0.6, 1e5), (0.7, 3e5), (0.8, 9e5)])]
     corner = reference_point(rows, OBJECTIVE_PAIR, {"flops": 1e6})
-    history = hypervolume_history(rows, OBJECTIVE_PAIR, corner)
+    history = [(at.epochs, at.hypervolume) for at in hypervolume_history(rows, OBJECTIVE_PAIR, corner)]
     tracker.log_hypervolume(history[:2], corner)
     tracker.log_hypervolume(history, corner)
     page = tmp_path / "front.html"

@@ -15,11 +15,11 @@ import optuna
 import pytest
 
 from nas.data import load
+from nas.learner import decoded
 from nas.ray_session import open_session
 from nas.sweep import Limits, Sweep, SweepError
 from nas.training import Training
 from nas.tune import choices, ray, searcher, trainable, tune
-from nas.tune_report import code_of
 from searchspace.architecture import ArchitectureError
 from searchspace.checkpoint import load as load_network
 from searchspace.choices import SpaceError
@@ -95,7 +95,7 @@ def test_every_trial_is_inside_the_limits_and_another_one(sweep: Sweep, results:
     assert not results.errors
     digests = set()
     for result in results:
-        architecture = space.decode(code_of(space, result.config))
+        architecture = space.decode(decoded(space, result.config))
         price = cost(architecture)
         assert price.flops <= FLOPS
         assert {k: v for k, v in result.metrics.items() if k in price.values()} == price.values()
@@ -199,7 +199,7 @@ def test_a_searcher_goes_on_from_its_file_and_proposes_nothing_twice(
     second.restore(str(tmp_path / "state"))
     assert [second.suggest(str(i)) for i in range(12, 24)] == after
     space = space_of(sweep)
-    assert len({space.decode(code_of(space, c)).digest for c in before + after}) == 24
+    assert len({space.decode(decoded(space, c)).digest for c in before + after}) == 24
 
 
 def test_a_study_of_optunas_own_takes_the_space(sweep: Sweep) -> None:
@@ -212,7 +212,7 @@ def test_a_study_of_optunas_own_takes_the_space(sweep: Sweep) -> None:
         assert trial.params.keys() == space.choices.keys()
         assert trial.params["stage2.kernel"] in (3, "1x3")
         try:
-            space.decode(code_of(space, trial.params))
+            space.decode(decoded(space, trial.params))
         except ArchitectureError:
             continue
         built += 1
@@ -223,9 +223,9 @@ def test_a_config_of_another_space_is_refused(sweep: Sweep, results: Any) -> Non
     space, config = space_of(sweep), results[0].config
     for wrong in ({**config, "stage1.width": 9}, {**config, "stage1.width": "8"}, {**config, "stage1.alpha": False}):
         with pytest.raises(SpaceError, match=r"choice 'stage1\.\w+' must be one of .* \(got"):
-            code_of(space, wrong)
+            decoded(space, wrong)
     with pytest.raises(SpaceError, match=r"choice 'width' must be one of 0\.5, 1\.0 \(got None\)"):
-        code_of(space, {})
+        decoded(space, {})
 
 
 @pytest.mark.parametrize("sampler", ["surrogate", "moasha", "evolution", "bayes"])

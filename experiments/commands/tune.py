@@ -7,6 +7,9 @@ from typing import Annotated
 
 import typer
 
+from experiments.opened import open_sweep, override
+from experiments.options import emit
+
 
 def import_command(
     tune: Annotated[
@@ -29,7 +32,6 @@ def import_command(
 
     with Narrator() as narrator:
         narrator.status("reading the trials, then front, pictures and MLflow")
-        from experiments.cli import emit, open_sweep, override
         from experiments.report import front_table, no_front, write_report
         from nas.folder import read_sweep_of
         from nas.imports import import_tune
