@@ -7,26 +7,35 @@ from itertools import islice
 
 from nas.pareto import Objective
 from nas.results import Result
-from nas.rungs import Losses, best_first, place, promotion
+from nas.rungs import Losses, best_first, place, promotable
 
 KEPT = 64  # checkpoints of waiting trials, of each rung, once there are many; one promoted without it is trained anew
 
 
 class Ladder:
-    """`levels` are the rungs in epochs, rising; 1/`eta` of a rung go on. `add` takes every record of the table."""
+    """`levels` are the rungs in epochs, rising; 1/`eta` of a rung go on. `add` takes every record of the table.
+
+    It says what `nas.rungs.promotion` says of the whole table, and looks at a rung again only when it changed.
+    """
 
     def __init__(self, levels: Sequence[int], eta: float, objectives: Sequence[Objective]) -> None:
         self.levels = tuple(levels)
         self._eta, self._objectives = eta, objectives
         self._table: list[dict[int, Losses]] = [{} for _ in levels]
+        self._at: dict[int, int] = {}  # the highest rung of each trial, by number
+        self._counts = [0] * len(levels)
         self._waiting: dict[int, Result] = {}
         self._away: set[int] = set()
-        self._nobody: bool | None = None  # as asked with this `closing`, nobody was to go on; nothing came in since
+        self._nobody: dict[int, bool] = {}  # rungs that did not change since nobody was to go on, asked as `closing`
 
     def add(self, row: Result) -> None:
         """Take note of a record: its trial waits at its rung, or is over."""
-        place(self._table, row, self.levels, self._objectives)
-        self._nobody = None
+        at = place(self._table, row, self.levels, self._objectives)
+        if at is not None:
+            self._nobody.pop(at, None)
+            for passed in range(self._at.get(row.trial, -1) + 1, at + 1):
+                self._counts[passed] += 1
+            self._at[row.trial] = at
         if row.ended:
             self._waiting.pop(row.trial, None)
             self._away.add(row.trial)
@@ -36,13 +45,15 @@ class Ladder:
 
     def next(self, *, closing: bool = False) -> tuple[Result, int] | None:
         """(the record of a trial that is to go on, the epoch to go on to), or None. See `nas.rungs.promotion`."""
-        if not self._waiting or (self._nobody is not None and self._nobody >= closing):
-            return None
-        found = promotion(self._table, self._away, self._eta, closing=closing)
-        if found is None:
-            self._nobody = closing
-            return None
-        return self._waiting[found[0]], self.levels[found[1]]
+        for below in reversed(range(len(self.levels) - 1)):
+            if self._nobody.get(below, -1) >= closing:
+                continue
+            gone = self._away | {trial for trial, at in self._at.items() if at > below}
+            trial = promotable(self._table[below], gone, self._eta, closing=closing)
+            if trial is not None:
+                return self._waiting[trial], self.levels[below + 1]
+            self._nobody[below] = closing
+        return None
 
     def leave(self, trial: int) -> Result:
         """A waiting trial is in work now; its last record."""
@@ -57,11 +68,7 @@ class Ladder:
     @property
     def reached(self) -> tuple[int, ...]:
         """How many trials reached each level."""
-        return tuple(len(self._from(at)) for at in range(len(self.levels)))
-
-    def _from(self, at: int) -> set[int]:
-        """The trials that reached the level of this number."""
-        return {trial for rung in self._table[at:] for trial in rung}
+        return tuple(self._counts)
 
     def kept(self, there: Set[int | None]) -> set[int]:
         """Of the trials whose checkpoints are `there`, those that wait; of too many, the best of each rung."""
@@ -70,7 +77,7 @@ class Ladder:
         if len(here) <= 2 * KEPT:
             return here
         kept: set[int] = set()
-        for at, rung in enumerate(self._table):
-            standing = {trial: rung[trial] for trial in (rung.keys() & waiting) - self._from(at + 1)}
+        for number, rung in enumerate(self._table):
+            standing = {trial: rung[trial] for trial in rung.keys() & waiting if self._at[trial] == number}
             kept.update(trial for *_, trial in islice(best_first(standing), KEPT))
         return here & kept

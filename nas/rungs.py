@@ -80,11 +80,14 @@ def rungs_of(rows: Iterable[Result], levels: Sequence[int], objectives: Sequence
 
 def place(
     table: Sequence[dict[int, Losses]], row: Result, levels: Sequence[int], objectives: Sequence[Objective]
-) -> None:
-    """Put a row where it belongs in the table, if anywhere."""
+) -> int | None:
+    """Put a row where it belongs in the table; the number of that rung, None where it belongs nowhere."""
     point = losses(row, objectives)
-    if row.kind == "trial" and row.state == "complete" and point is not None and row.epoch >= levels[0]:
-        table[max(k for k, level in enumerate(levels) if level <= row.epoch)][row.trial] = point
+    if row.kind != "trial" or row.state != "complete" or point is None or row.epoch < levels[0]:
+        return None
+    at = max(k for k, level in enumerate(levels) if level <= row.epoch)
+    table[at][row.trial] = point
+    return at
 
 
 def promotion(table: Sequence[Rung], away: Set[int], eta: float, *, closing: bool = False) -> tuple[int, int] | None:

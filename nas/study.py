@@ -133,8 +133,9 @@ def reconcile(
 
 def tell_stopped(study: Study, trials: Iterable[int]) -> None:
     """Tell the study that these trials ended at a rung. Promoted later, in a longer sweep, they stay so here."""
-    for number in trials:
-        study.tell(number, state=TrialState.PRUNED, skip_if_finished=True)
+    running = {t.number for t in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))}
+    for number in sorted(running.intersection(trials)):
+        study.tell(number, state=TrialState.PRUNED)
 
 
 def _from_table(

@@ -273,7 +273,7 @@ def test_a_space_without_choices_is_refused() -> None:
 
 
 def test_parameters_of_another_space_are_refused() -> None:
-    with pytest.raises(SpaceError, match="choice 'width' must be one of 0.5, 1.0 \\(got None\\)"):
+    with pytest.raises(SpaceError, match=r"choice 'width' must be one of 0.5, 1.0 \(got None\)"):
         Bench("random").proposals.code({"nothing": 1})
     with pytest.raises(SpaceError, match="has no choice 'nothing'"):
         SPACE.decode({"nothing": 1})

@@ -248,6 +248,25 @@ def test_nobody_to_train_leaves_those_who_wait_as_they_are(tmp_path: Path, image
     assert set(told) == {n for n, row in last(outcome).items() if row.final}
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("sampler", ["surrogate", "moasha"])
+def test_eight_workers_climb_together(tmp_path: Path, images: str, sampler: str) -> None:
+    """Real Ray tasks, eight at a time: each trial climbs rung by rung, nothing double, the budget held."""
+    workers = Workers(cpus_per_trial=0.25, max_concurrent=8)
+    sweep = sweep_on(images, sampler=sampler, workers=workers, budget=Budget(epochs=80))
+    seen: list[Status] = []
+    outcome = search(sweep, tmp_path, watch=seen.append)
+    assert max(status.in_flight for status in seen) >= 8
+    rows = last(outcome)
+    assert len({row.digest for row in rows.values()}) == len(rows)
+    for number in rows:
+        epochs = [row.epoch for row in outcome.results if row.trial == number]
+        assert epochs == list(outcome.levels[: len(epochs)])
+    assert 80 - 4 < outcome.history[-1].epochs <= 80
+    assert {row.state for row in outcome.results} == {"complete"}
+    assert len({row.worker.pid for row in outcome.results}) >= 4
+
+
 def test_a_budget_that_no_training_fits_in_is_refused(tmp_path: Path, images: str) -> None:
     with pytest.raises(SweepError, match=r"budget.epochs: must allow one training of 4 epochs \(got 3\)"):
         search(sweep_on(images, budget=Budget(epochs=3)), tmp_path)
