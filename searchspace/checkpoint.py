@@ -49,12 +49,17 @@ def load_with_metadata(path: Path) -> tuple[Network, dict[str, str]]:
 
 def write(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, str]) -> None:
     """Tensors and words, whole or not at all."""
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    save_file(dict(tensors), temporary, metadata=dict(header))
-    os.replace(temporary, path)
+    whole = save(dict(tensors), metadata=dict(header))  # its save_file has a temporary of its own, of any name
+    try:
+        temporary.write_bytes(whole)
+        os.replace(temporary, path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def read(path: Path, form: str) -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from experiments import cli
 from experiments.cost import record as cost_record
 from experiments.named import read_file
+from experiments.opened import shipped
 from nas.search import search
 from nas.sweep import SweepError
 from nas.sweep_file import read_sweep
@@ -58,7 +59,7 @@ def fails(network, data, training, **more):
 """
 LABELS = np.arange(60) % 3
 IMAGES = np.random.default_rng(0).normal(size=(60, 8, 8)).astype(np.float32)
-SPACES = cli.shipped("spaces")
+SPACES = shipped("spaces")
 
 Nas = Callable[..., tuple[object, str]]
 

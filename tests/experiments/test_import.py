@@ -31,6 +31,8 @@ from searchspace.checkpoint import load as load_network
 from searchspace.cost import cost
 from searchspace.notation import from_json
 
+pytestmark = pytest.mark.slow  # real Ray Tune first
+
 SWEEP = """format: sweep/1
 name: stripes
 data: stripes.npz
@@ -303,7 +305,6 @@ def test_the_folder_of_another_sweep_is_refused(sweep: Sweep, experiment: Path, 
     assert (out / "results.jsonl").read_bytes() == before
 
 
-@pytest.mark.slow
 def test_the_example_runs_and_its_trials_make_a_front(tmp_path: Path) -> None:
     example = Path("experiments/tune_digits.py")
     assert len(example.read_text().splitlines()) <= 30

@@ -2,6 +2,7 @@
 
 import json
 import os
+import threading
 
 import pytest
 import torch
@@ -144,6 +145,26 @@ def test_a_safetensors_file_of_something_else_is_refused(tmp_path, metadata, rul
     save_file({"x": torch.ones(2)}, tmp_path / "net", metadata=metadata)
     with pytest.raises(CheckpointError, match=rule):
         load(tmp_path / "net")
+
+
+def test_only_files_of_its_own_name_appear_while_a_network_is_written(tmp_path):
+    """Who tidies the folder meanwhile knows them by that name."""
+    network, seen, over = build(NET, 0), set(), threading.Event()
+
+    def watch():
+        while not over.is_set():
+            seen.update(os.listdir(tmp_path))
+
+    watching = threading.Thread(target=watch)
+    watching.start()
+    try:
+        for number in range(100):
+            save(tmp_path / f"mine-{number}.safetensors", network)
+    finally:
+        over.set()
+        watching.join()
+    assert len(seen) > 50
+    assert {name for name in seen if not name.removeprefix(".").startswith("mine-")} == set()
 
 
 def test_a_file_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
